@@ -1,0 +1,49 @@
+/* A bounded queue of owned messages between threads (any number of senders, one receiver).
+ *
+ * Senders link elements in; the receiver takes everything there is in one move. A full mailbox refuses, so
+ * pressure goes back to the sender. The receiver waits on a condition with a deadline or, when it has a loop of
+ * its own, is woken through a hook (called without the lock held, once per change from empty to not empty). */
+#ifndef BASE_MAILBOX_H
+#define BASE_MAILBOX_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "list.h"
+
+struct mailbox {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct list messages;
+    size_t count;
+    size_t count_max;
+    bool closed;
+    void (*wake)(void *context); /* NULL: the receiver waits on the condition */
+    void *wake_context;
+};
+
+err_t mailbox_init(struct mailbox *mailbox, size_t count_max, void (*wake)(void *), void *wake_context) MUST_CHECK;
+void mailbox_deinit(struct mailbox *mailbox);
+
+/* Takes `link` on true. False: full or closed, and the message stays the caller's. */
+bool mailbox_send(struct mailbox *mailbox, struct list_link *link);
+
+/* Takes every element of `links` (`count` of them) whatever the bound: for replies, whose number the requests
+ * already bound. */
+void mailbox_send_all(struct mailbox *mailbox, struct list *links, size_t count);
+
+/* Moves up to `count_max` messages to the end of `out` (an initialised list) and returns how many; 0: none. */
+size_t mailbox_take(struct mailbox *mailbox, struct list *out, size_t count_max);
+
+/* The same, but waits until there is one, the mailbox is closed, or `timeout_ms` have passed (UINT64_MAX: for
+ * ever). */
+size_t mailbox_wait(struct mailbox *mailbox, struct list *out, size_t count_max, uint64_t timeout_ms);
+
+/* No more is taken in; waiters wake. What is inside can still be taken. */
+void mailbox_close(struct mailbox *mailbox);
+
+size_t mailbox_count(struct mailbox *mailbox);
+
+#endif
