@@ -1,0 +1,37 @@
+/* A state machine over a store: what a volume's thread drives. The core (messages) is one, the catalog another.
+ *
+ * Within one write transaction a volume calls apply for each command of a batch and then flush; after the commit,
+ * committed. When the transaction is lost instead, the machine's memory is worth nothing and load builds it anew
+ * from the store. */
+#ifndef CORE_MACHINE_H
+#define CORE_MACHINE_H
+
+#include "broker/core/command.h"
+#include "storage/store.h"
+
+/* What a batch of commands brings about beside its replies. */
+struct effects {
+    struct buf woken; /* uint32_t subscription ids that may now have something to pull; each once a batch */
+    uint64_t leases_expired;
+    uint64_t dead_lettered;
+    uint64_t corrupt;
+};
+
+struct machine;
+
+struct machine_ops {
+    err_t (*load)(struct machine *machine, struct store_txn *txn);
+    err_t (*apply)(struct machine *machine, struct store_txn *txn, const struct command *command,
+                   struct reply *reply, struct effects *effects);
+    err_t (*flush)(struct machine *machine, struct store_txn *txn);
+    void (*committed)(struct machine *machine);
+    /* When the next TICK has something to do: UINT64_MAX for never, 0 for now. */
+    uint64_t (*next_due_ms)(const struct machine *machine);
+    void (*destroy)(struct machine *machine);
+};
+
+struct machine {
+    const struct machine_ops *ops;
+};
+
+#endif
