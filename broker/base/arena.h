@@ -1,13 +1,13 @@
 /* Memory of one request: allocated by moving a pointer, given back all at once by arena_reset.
  *
- * Blocks are kept across resets up to `keep_max` bytes. Unused memory is poisoned under ASan. Allocation
- * past `size_max` returns NULL (the caller answers 413/503). */
+ * Blocks are kept across resets up to `keep_max` bytes. Unused memory is poisoned under ASan.
+ * Allocation past `size_max` returns NULL (the caller answers 413/503). */
 #ifndef BASE_ARENA_H
 #define BASE_ARENA_H
 
 #include <stddef.h>
 
-#include "span.h"
+#include "broker/base/span.h"
 
 struct arena_block;
 
@@ -22,7 +22,7 @@ void arena_init(struct arena *arena, size_t size_max, size_t keep_max);
 void arena_deinit(struct arena *arena);
 void arena_reset(struct arena *arena);
 
-/* Aligned for any type, not cleared; NULL past the maximum. */
+/* Aligned for any type, not cleared; NULL past the maximum or without memory. */
 void *arena_alloc(struct arena *arena, size_t size);
 /* The same, cleared, for `count` elements of `size` (checked for overflow). */
 void *arena_calloc(struct arena *arena, size_t count, size_t size);

@@ -1,14 +1,15 @@
 /* A growing byte buffer with a maximum set at buf_init.
  *
- * An append that would pass the maximum (or finds no memory) appends nothing and sets `failed`; later
- * appends do nothing too, so a writer checks once at the end. Data moves when it grows: keep offsets. */
+ * An append that would pass the maximum (or finds no memory) appends nothing and sets `failed`;
+ * later appends do nothing too, so a writer checks once at the end. Data moves when it grows: keep
+ * offsets. */
 #ifndef BASE_BUF_H
 #define BASE_BUF_H
 
 #include <stdarg.h>
 #include <stdbool.h>
 
-#include "span.h"
+#include "broker/base/span.h"
 
 struct buf {
     uint8_t *data;
@@ -27,7 +28,8 @@ void buf_reset(struct buf *buf);
 /* Room for `size` more bytes, already counted in; NULL when it would pass the maximum. */
 uint8_t *buf_extend(struct buf *buf, size_t size);
 
-/* Room for at least `size` bytes without counting them in; false when that would pass the maximum. */
+/* Room for at least `size` bytes without counting them in; false when that would pass the maximum.
+ */
 bool buf_reserve(struct buf *buf, size_t size);
 
 void buf_append(struct buf *buf, const void *data, size_t size);

@@ -1,4 +1,5 @@
-/* Fixed-width integers in memory: big-endian for keys (key order is queue order), little-endian for values. */
+/* Fixed-width integers in memory: big-endian for keys (key order is queue order), little-endian for
+ * values. */
 #ifndef BASE_BYTES_H
 #define BASE_BYTES_H
 

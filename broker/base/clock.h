@@ -1,7 +1,7 @@
 /* Time as a value that can be injected: real, or simulated and moved by its owner.
  *
- * `wall_ms` is Unix time in milliseconds and goes into commands; `mono_us` never goes back and measures
- * durations. A simulated clock gives both from one number. Reading is thread-safe. */
+ * `wall_ms` is Unix time in milliseconds and goes into commands; `mono_us` never goes back and
+ * measures durations. A simulated clock gives both from one number. Reading is thread-safe. */
 #ifndef BASE_CLOCK_H
 #define BASE_CLOCK_H
 

@@ -1,9 +1,10 @@
 /* Error values that know their birthplace (STYLE 5).
  *
  * An err_t is NULL (success) or an error holding a code from err.def, a message, the file and line
- * where it was made, and the functions it has left since. Errors are made with ERR() where the world
- * fails, handed upward untouched with TRY(), and reported once at a boundary, which then frees them
- * with err_free(). When memory runs out the error itself is a static one, so making one never fails. */
+ * where it was made, and the functions it has left since. Errors are made with ERR() where the
+ * world fails, handed upward untouched with TRY(), and reported once at a boundary, which then
+ * frees them with err_free(). When memory runs out the error itself is a static one, so making one
+ * never fails. */
 #ifndef BASE_ERR_H
 #define BASE_ERR_H
 
@@ -12,7 +13,7 @@
 
 enum err_code {
 #define ERROR(name, number, status, retryable, text) ERR_##name = number,
-#include "err.def"
+#include "broker/base/err.def"
 };
 
 typedef struct err *err_t;
@@ -59,8 +60,8 @@ const char *err_describe(err_t err);
 
 /* Rows of err.def. `slug` is the stable code of the APIs: "lease_lost". */
 const char *err_slug(enum err_code code);
-int err_status(enum err_code code);      /* HTTP status */
-int err_retryable(enum err_code code);   /* 1 when the same request may succeed later */
+int err_status(enum err_code code);    /* HTTP status */
+int err_retryable(enum err_code code); /* 1 when the same request may succeed later */
 const char *err_title(enum err_code code);
 
 #endif

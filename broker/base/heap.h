@@ -1,5 +1,6 @@
-/* Intrusive binary min-heap of deadlines: each element embeds a heap_node with its due time in milliseconds.
- * The array of pointers grows on insert; insert returns false when there is no memory. */
+/* Intrusive binary min-heap of deadlines: each element embeds a heap_node with its due time in
+ * milliseconds. The array of pointers grows on insert; insert returns false when there is no
+ * memory. */
 #ifndef BASE_HEAP_H
 #define BASE_HEAP_H
 

@@ -1,12 +1,13 @@
-/* Intrusive doubly linked list: the link is in the element, queueing allocates nothing. An unlinked link is
- * all zero, so zeroed memory is valid and `list_linked` tells. */
+/* Intrusive doubly linked list: the link is in the element, queueing allocates nothing. An unlinked
+ * link is all zero, so zeroed memory is valid and `list_linked` tells. */
 #ifndef BASE_LIST_H
 #define BASE_LIST_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-#define container_of(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+#define container_of(pointer, type, member)                                                        \
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 struct list_link {
     struct list_link *next;

@@ -1,24 +1,33 @@
-/* The structured log: one line per event on standard error, `key=value` for people and tools, or JSON.
+/* The structured log: one line per event on standard error, `key=value` for people and tools, or
+ * JSON.
  *
  *   LOG_INFO("volume opened", LOG_TEXT("path", path), LOG_U64("used_bytes", used));
  *   2026-01-02T03:04:05.678Z info volume opened path=/data/volume-0.mdb used_bytes=4096
  *
- * Values are quoted and control characters escaped, so no input can forge a line. The level can change at
- * run time from any thread. A line is one write; a line longer than LOG_LINE_MAX is cut and says so. */
+ * Values are quoted and control characters escaped, so no input can forge a line. The level can
+ * change at run time from any thread. A line is one write; a line longer than LOG_LINE_MAX is cut
+ * and says so. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "err.h"
-#include "span.h"
+#include "broker/base/err.h"
+#include "broker/base/span.h"
 
 enum log_level { LOG_LEVEL_ERROR = 1, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 enum log_format { LOG_FORMAT_HUMAN, LOG_FORMAT_JSON };
 enum { LOG_LINE_MAX = 4096 };
 
-enum log_kind { LOG_KIND_END, LOG_KIND_TEXT, LOG_KIND_SPAN, LOG_KIND_U64, LOG_KIND_I64, LOG_KIND_ERR };
+enum log_kind {
+    LOG_KIND_END,
+    LOG_KIND_TEXT,
+    LOG_KIND_SPAN,
+    LOG_KIND_U64,
+    LOG_KIND_I64,
+    LOG_KIND_ERR
+};
 
 struct log_field {
     enum log_kind kind;
@@ -41,8 +50,9 @@ struct log_field {
 #define LOG_AT(level, event, ...)                                                                  \
     do {                                                                                           \
         if (log_enabled(level)) {                                                                  \
-            log_write(level, event,                                                                \
-                      (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.kind = LOG_KIND_END}}); \
+            log_write(                                                                             \
+                level, event,                                                                      \
+                (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.kind = LOG_KIND_END}});     \
         }                                                                                          \
     } while (0)
 #define LOG_ERROR(event, ...) LOG_AT(LOG_LEVEL_ERROR, event __VA_OPT__(, ) __VA_ARGS__)

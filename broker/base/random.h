@@ -1,4 +1,5 @@
-/* Seeded pseudo-random numbers (xoshiro256**): the same seed gives the same run. Not for secrets. */
+/* Seeded pseudo-random numbers (xoshiro256**): the same seed gives the same run. Not for secrets.
+ */
 #ifndef BASE_RANDOM_H
 #define BASE_RANDOM_H
 

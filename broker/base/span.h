@@ -1,4 +1,5 @@
-/* Borrowed bytes: a pointer and a size, not terminated. A span is valid as long as what it points into. */
+/* Borrowed bytes: a pointer and a size, not terminated. A span is valid as long as what it points
+ * into. */
 #ifndef BASE_SPAN_H
 #define BASE_SPAN_H
 
@@ -45,7 +46,8 @@ static inline int span_compare(struct span a, struct span b)
 
 static inline bool span_starts_with(struct span a, struct span prefix)
 {
-    return prefix.size <= a.size && (prefix.size == 0 || memcmp(a.data, prefix.data, prefix.size) == 0);
+    return prefix.size <= a.size &&
+           (prefix.size == 0 || memcmp(a.data, prefix.data, prefix.size) == 0);
 }
 
 #endif
