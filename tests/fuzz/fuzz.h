@@ -1,7 +1,9 @@
-/* What every fuzz target includes: the one function it defines, and the check it states its property with.
+/* What every fuzz target includes: the one function it defines, and the check it states its
+ * property with.
  *
- * A target reads one input and returns 0. It must leave nothing behind: the next input starts from the
- * same state. libFuzzer calls it in the fuzz build; replay.c runs the corpus through it in all others. */
+ * A target reads one input and returns 0. It must leave nothing behind: the next input starts from
+ * the same state. libFuzzer calls it in the fuzz build; replay.c runs the corpus through it in all
+ * others. */
 #ifndef FUZZ_FUZZ_H
 #define FUZZ_FUZZ_H
 

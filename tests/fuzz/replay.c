@@ -1,6 +1,6 @@
-/* Runs every file of a corpus directory through one fuzz target, as a plain test. An empty corpus fails:
- * it would prove nothing. Each input is a block of exactly its size, so that ASan sees the first byte
- * read past it. */
+/* Runs every file of a corpus directory through one fuzz target, as a plain test. An empty corpus
+ * fails: it would prove nothing. Each input is a block of exactly its size, so that ASan sees the
+ * first byte read past it. */
 #include "tests/fuzz/fuzz.h"
 
 #include <dirent.h>

@@ -1,0 +1,46 @@
+#!/usr/bin/env -S python3 -B
+"""A header has the guard FOLDER_FILE_H, opens with a comment saying what it is for, and compiles alone;
+a .c that has a header includes it first (STYLE 3)."""
+import concurrent.futures
+import os
+import re
+import subprocess
+
+import source
+
+COMMAND = ["gcc", "-std=gnu11", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-x", "c",
+           "-I", source.ROOT, "-I", os.path.join(source.BUILD, "generated"), "-"]
+INCLUDE = re.compile(r'^#include ["<]([^">]+)[">]', re.M)
+
+
+def guard_of(path):
+    parts = path.split("/")
+    folder = parts[-2] if len(parts) > 1 else "flare"
+    return re.sub(r"\W", "_", "%s_%s" % (folder, parts[-1])).upper()
+
+
+def compile_alone(path):
+    # Twice, so that a guard that does not guard shows.
+    text = '#include "%s"\n' % path * 2
+    run = subprocess.run(COMMAND, input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return path, run.returncode, run.stdout.decode()
+
+
+headers = source.files(".h")
+for path in headers:
+    text = source.read(path)
+    guard = guard_of(path)
+    if not text.startswith("/*"):
+        source.found(path, 1, "does not open with a comment that says what it is for")
+    if not re.search(r"^#ifndef %s\n#define %s$" % (guard, guard), text, re.M):
+        source.found(path, 1, "guard is not %s" % guard)
+for path in source.files(".c"):
+    own = path[:-2] + ".h"
+    first = INCLUDE.search(source.code(source.read(path), keep_strings=True))
+    if own in headers and (first is None or first.group(1) not in (own, os.path.basename(own))):
+        source.found(path, 1, 'does not include "%s" first' % own)
+with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+    for path, status, output in pool.map(compile_alone, headers):
+        if status != 0:
+            source.found(path, 1, "does not compile alone:\n" + output)
+source.finish("headers")

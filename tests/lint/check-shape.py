@@ -1,0 +1,61 @@
+#!/usr/bin/env -S python3 -B
+"""A function has at most 70 lines and 6 parameters, a line at most 100 columns, a TODO an issue number,
+and a switch no default that would hide a missing case (STYLE 3, 4)."""
+import re
+
+import source
+
+LINES_MAX, PARAMETERS_MAX, COLUMNS_MAX = 70, 6, 100
+
+# clang-format puts both braces of a function, and only of functions and initialisers, into column 0.
+FUNCTION = re.compile(r"^(?![#}\s])(?P<head>[^;{}=]*?\b(?P<name>\w+)\s*\((?P<parameters>[^;{}]*)\)[^;{}()]*)\n\{\n.*?^\}", re.M | re.S)
+TODO = re.compile(r"\b(TODO|FIXME|XXX)\b(?!\(#\d+\))")
+# Spelled apart so that this file does not find itself.
+CONFLICT = re.compile(r"^(<{7}|>{7}|={7})( |$)", re.M)
+
+
+def line_of(text, offset):
+    return text.count("\n", 0, offset) + 1
+
+
+def parameter_count(text):
+    depth, count = 0, 1
+    for character in text:
+        depth += character in "([" or -(character in ")]")
+        count += character == "," and depth == 0
+    return 0 if text.strip() in ("", "void") else count
+
+
+def check_functions(path, text):
+    for match in FUNCTION.finditer(text):
+        line = line_of(text, match.start())
+        lines = match.group(0).count("\n") + 1
+        if lines > LINES_MAX:
+            source.found(path, line, "%s has %d lines, the limit is %d" % (match.group("name"), lines, LINES_MAX))
+        count = parameter_count(match.group("parameters"))
+        if count > PARAMETERS_MAX:
+            source.found(path, line, "%s has %d parameters, the limit is %d" %
+                         (match.group("name"), count, PARAMETERS_MAX))
+
+
+def check_lines(path, text):
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > COLUMNS_MAX:
+            source.found(path, number, "%d columns, the limit is %d" % (len(line), COLUMNS_MAX))
+        if line != line.rstrip():
+            source.found(path, number, "space at the end of the line")
+        if "\t" in line:
+            source.found(path, number, "tab")
+
+
+for path in source.files(".c", ".h"):
+    text = source.read(path)
+    check_lines(path, text)
+    check_functions(path, source.code(text))
+for path in source.files(".c", ".h", ".def", ".md", ".sh", ".txt", ".cmake", "Dockerfile"):
+    text = source.read(path)
+    for match in TODO.finditer(text):
+        source.found(path, line_of(text, match.start()), "%s without an issue number: write TODO(#123)" % match.group(1))
+    for match in CONFLICT.finditer(text):
+        source.found(path, line_of(text, match.start()), "conflict marker")
+source.finish("shape")
