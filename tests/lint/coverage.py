@@ -16,10 +16,10 @@ import source
 PRODUCT = ("broker/", "storage/", "client/", "tools/flare/")
 
 
-def counters():
-    """Every .gcda below the build directory."""
+def objects():
+    """The .gcno of every object, run or not: what no test links counts as not covered."""
     return sorted(os.path.join(folder, name) for folder, _, names in os.walk(source.BUILD)
-                  for name in names if name.endswith(".gcda"))
+                  for name in names if name.endswith(".gcno"))
 
 
 def lines_of(paths):
@@ -44,9 +44,9 @@ def percent(lines):
     return 100.0 * sum(count > 0 for count in lines) / len(lines) if lines else 0.0
 
 
-paths = counters()
+paths = objects()
 if not paths:
-    sys.exit("coverage: no counters in %s: build and run the coverage preset first" % source.BUILD)
+    sys.exit("coverage: no objects in %s: build and run the coverage preset first" % source.BUILD)
 merged = collections.defaultdict(collections.Counter)
 with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
     for part in pool.map(lines_of, [paths[start:start + 20] for start in range(0, len(paths), 20)]):
