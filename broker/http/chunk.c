@@ -57,8 +57,9 @@ static int chunk_next(struct http_chunk *chunk, uint8_t byte)
     case CHUNK_SIZE:
         return chunk_size_step(chunk, byte);
     case CHUNK_EXTENSION:
-        return byte == '\r' ? CHUNK_SIZE_LF
-                            : http_text_is_value(byte) ? CHUNK_EXTENSION : CHUNK_REFUSED;
+        return byte == '\r'               ? CHUNK_SIZE_LF
+               : http_text_is_value(byte) ? CHUNK_EXTENSION
+                                          : CHUNK_REFUSED;
     case CHUNK_SIZE_LF:
         return byte == '\n' ? chunk_size_end(chunk) : CHUNK_REFUSED;
     case CHUNK_DATA_CR:
@@ -66,14 +67,17 @@ static int chunk_next(struct http_chunk *chunk, uint8_t byte)
     case CHUNK_DATA_LF:
         return byte == '\n' ? CHUNK_SIZE_FIRST : CHUNK_REFUSED;
     case CHUNK_TRAILER_FIRST:
-        return byte == '\r' ? CHUNK_END_LF
-                            : http_text_is_token(byte) ? CHUNK_TRAILER_NAME : CHUNK_REFUSED;
+        return byte == '\r'               ? CHUNK_END_LF
+               : http_text_is_token(byte) ? CHUNK_TRAILER_NAME
+                                          : CHUNK_REFUSED;
     case CHUNK_TRAILER_NAME:
-        return byte == ':' ? CHUNK_TRAILER_VALUE
-                           : http_text_is_token(byte) ? CHUNK_TRAILER_NAME : CHUNK_REFUSED;
+        return byte == ':'                ? CHUNK_TRAILER_VALUE
+               : http_text_is_token(byte) ? CHUNK_TRAILER_NAME
+                                          : CHUNK_REFUSED;
     case CHUNK_TRAILER_VALUE:
-        return byte == '\r' ? CHUNK_TRAILER_LF
-                            : http_text_is_value(byte) ? CHUNK_TRAILER_VALUE : CHUNK_REFUSED;
+        return byte == '\r'               ? CHUNK_TRAILER_LF
+               : http_text_is_value(byte) ? CHUNK_TRAILER_VALUE
+                                          : CHUNK_REFUSED;
     case CHUNK_TRAILER_LF:
         return byte == '\n' ? CHUNK_TRAILER_FIRST : CHUNK_REFUSED;
     case CHUNK_END_LF:

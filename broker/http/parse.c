@@ -1,7 +1,8 @@
 /* http-parser reads the head; everything it may be lenient about is checked here as well, because
- * strictness is a compile-time choice of that library and Debian's build is lenient: it takes a bare LF as a
- * line end, folded lines, spaces in names and before colons, any version number and any byte in a
- * target. Its view of the framing must then agree with ours, or the request is refused. */
+ * strictness is a compile-time choice of that library and Debian's build is lenient: it takes a
+ * bare LF as a line end, folded lines, spaces in names and before colons, any version number and
+ * any byte in a target. Its view of the framing must then agree with ours, or the request is
+ * refused. */
 #include "broker/http/parse.h"
 
 #include <assert.h>
@@ -104,7 +105,8 @@ const char *http_parse_reason(int status)
     return http_status_str((enum http_status)status);
 }
 
-/* ---- callbacks of http-parser: the whole head is there, so each item comes in one piece ------- */
+/* ---- callbacks of http-parser: the whole head is there, so each item comes in one piece -------
+ */
 
 static int parse_on_url(http_parser *parser, const char *at, size_t size)
 {
@@ -153,8 +155,9 @@ static enum http_method parse_method(struct span text)
         const char *text;
         enum http_method method;
     } methods[] = {
-        {"GET", HTTP_METHOD_GET},   {"HEAD", HTTP_METHOD_HEAD},     {"PUT", HTTP_METHOD_PUT},
-        {"POST", HTTP_METHOD_POST}, {"DELETE", HTTP_METHOD_DELETE}, {"OPTIONS", HTTP_METHOD_OPTIONS},
+        {"GET", HTTP_METHOD_GET},       {"HEAD", HTTP_METHOD_HEAD},
+        {"PUT", HTTP_METHOD_PUT},       {"POST", HTTP_METHOD_POST},
+        {"DELETE", HTTP_METHOD_DELETE}, {"OPTIONS", HTTP_METHOD_OPTIONS},
     };
     for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
         if (span_is(text, methods[i].text)) {
@@ -170,7 +173,8 @@ static struct span parse_until(struct span text, uint8_t byte)
     return end == NULL ? text : span_of(text.data, (size_t)(end - text.data));
 }
 
-/* Takes the method from the request line and checks the line's shape: single spaces, a known version. */
+/* Takes the method from the request line and checks the line's shape: single spaces, a known
+ * version. */
 static bool parse_request_line(struct http_parse *parse)
 {
     struct span line = parse_until(buf_span(&parse->head), '\r');
@@ -232,8 +236,8 @@ static bool parse_target(struct http_parse *parse, struct span target, struct sp
     }
     parse->path = parse_until(target, '?');
     if (parse->path.size < target.size) {
-        parse->query = span_of(target.data + parse->path.size + 1,
-                               target.size - parse->path.size - 1);
+        parse->query =
+            span_of(target.data + parse->path.size + 1, target.size - parse->path.size - 1);
     }
     if (parse->path.size == 0) {
         parse->path = span_text("/");
@@ -241,13 +245,15 @@ static bool parse_target(struct http_parse *parse, struct span target, struct sp
     return true;
 }
 
-/* ---- headers that decide the framing ---------------------------------------------------------- */
+/* ---- headers that decide the framing ----------------------------------------------------------
+ */
 
 static bool parse_host_is_valid(struct span host)
 {
     for (size_t i = 0; i < host.size; i++) {
         uint8_t byte = host.data[i];
-        bool is_plain = (byte >= '0' && byte <= '9') || ((byte | 0x20) >= 'a' && (byte | 0x20) <= 'z');
+        bool is_plain =
+            (byte >= '0' && byte <= '9') || ((byte | 0x20) >= 'a' && (byte | 0x20) <= 'z');
         if (!is_plain && (byte == 0 || strchr(".-_~:[]%", byte) == NULL)) {
             return false;
         }
@@ -281,8 +287,9 @@ static bool parse_framing(struct http_parse *parse, struct span *host)
         struct span name = parse->headers[i].name;
         struct span value = parse->headers[i].value;
         if (http_text_equal(name, "host")) {
-            valid = parse_require(parse, host->data == NULL, "more than one Host header") &&
-                    parse_require(parse, parse_host_is_valid(value), "the Host header is not valid");
+            valid =
+                parse_require(parse, host->data == NULL, "more than one Host header") &&
+                parse_require(parse, parse_host_is_valid(value), "the Host header is not valid");
             *host = value;
         } else if (http_text_equal(name, "content-length")) {
             valid = parse_require(parse, length.data == NULL, "more than one Content-Length") &&
@@ -309,7 +316,8 @@ static bool parse_framing(struct http_parse *parse, struct span *host)
 
 /* ---- head ----------------------------------------------------------------------------------- */
 
-/* http-parser knows a list of methods; one that is a token but not on it is not an error of framing. */
+/* http-parser knows a list of methods; one that is a token but not on it is not an error of
+ * framing. */
 static enum http_parse_state parse_refusal(struct http_parse *parse, enum http_errno errno_)
 {
     if (parse->problem != ERR_NONE) {
@@ -360,8 +368,8 @@ static enum http_parse_state parse_head(struct http_parse *parse)
 
 /* ---- lines ---------------------------------------------------------------------------------- */
 
-/* A line of the head has its LF. Checked here, before http-parser sees it: CRLF and nothing else ends a line,
- * no control characters, no folding. */
+/* A line of the head has its LF. Checked here, before http-parser sees it: CRLF and nothing else
+ * ends a line, no control characters, no folding. */
 static enum http_parse_state parse_line(struct http_parse *parse)
 {
     const uint8_t *line = parse->head.data + parse->line_start;

@@ -1,9 +1,10 @@
 /* Decoding of one HTTP/1 request from bytes, without sockets and without time.
  *
- * The head is gathered line by line, each line checked as it ends, and then read by http-parser in one go, so that
- * its spans are contiguous; the body follows by Content-Length or in chunks (chunk.h). What a request is does not
- * depend on how its bytes were cut into reads; tests/fuzz/fuzz_http.c holds it to that. One struct serves many
- * requests one after another and keeps its memory between them. */
+ * The head is gathered line by line, each line checked as it ends, and then read by http-parser in
+ * one go, so that its spans are contiguous; the body follows by Content-Length or in chunks
+ * (chunk.h). What a request is does not depend on how its bytes were cut into reads;
+ * tests/fuzz/fuzz_http.c holds it to that. One struct serves many requests one after another and
+ * keeps its memory between them. */
 #ifndef HTTP_PARSE_H
 #define HTTP_PARSE_H
 
@@ -62,7 +63,8 @@ void http_parse_deinit(struct http_parse *parse);
 /* Ready for the next request. */
 void http_parse_reset(struct http_parse *parse);
 
-/* Takes input until the head ends, the request ends or the input does; `used` is how much belonged to it. */
+/* Takes input until the head ends, the request ends or the input does; `used` is how much belonged
+ * to it. */
 enum http_parse_state http_parse_feed(struct http_parse *parse, struct span input, size_t *used);
 
 /* Nothing of a request has been seen since the reset, except perhaps an empty line. */
