@@ -9,6 +9,7 @@ import source
 
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?\)")
 NAMED = re.compile(r"`(?:\./)?((?:tools|tests|broker|storage|client|\.ci)/[\w./-]+\w)")
+PLACEHOLDER = re.compile(r"\b(NAME|STEP|FILE)\b|_NAME")
 
 
 def anchors(text):
@@ -32,7 +33,7 @@ for path in source.files(".md"):
         elif anchor and to.endswith(".md") and anchor[1:] not in anchors(source.read(to)):
             source.found(path, line, "link to %s%s, which has no such heading" % (to, anchor))
     for match in NAMED.finditer(text):
-        if not exists(match.group(1)):
+        if not PLACEHOLDER.search(match.group(1)) and not exists(match.group(1)):
             source.found(path, text.count("\n", 0, match.start()) + 1, "names %s, which does not exist" % match.group(1))
 
 docgen = os.path.join(source.BUILD, "docgen")
