@@ -1,0 +1,50 @@
+/* What every command of `flare` is given, and the list of commands.
+ *
+ * Data goes to standard output, everything else to standard error. A command returns its error;
+ * main reports it once and turns it into an exit code of sysexits(3). */
+#ifndef FLARE_CLI_H
+#define FLARE_CLI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "broker/base/err.h"
+#include "tools/flare/client.h"
+#include "tools/flare/options.h"
+
+enum cli_format { CLI_TABLE = 1, CLI_PLAIN, CLI_JSON };
+
+struct cli {
+    struct client *client;
+    const char *url;
+    uint64_t timeout_ms;
+    enum cli_format format;
+    bool quiet;
+    bool color;       /* of standard output */
+    bool usage_error; /* the error came from what was typed, not from the broker */
+    int exit_code;    /* when the command succeeds; 0 unless it says otherwise */
+};
+
+/* An error of the command line itself: exit code 64. */
+#define USAGE(cli, ...) ((cli)->usage_error = true, ERR(INVALID, __VA_ARGS__))
+
+/* A note for people on standard error, unless --quiet. */
+void cli_note(const struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Asks on the terminal for `name` to be typed before what cannot be undone; without a terminal or
+ * `yes` that is a usage error. */
+err_t cli_confirm(struct cli *cli, bool yes, const char *deed, const char *name) MUST_CHECK;
+
+/* Sets `name` in `document` to an option's number, if it was given. */
+void cli_set_number(json_t *document, const char *name, const struct arguments *arguments,
+                    uint32_t option);
+
+/* Rows of each file, ended by one without a name. */
+extern const struct command topic_commands[];
+extern const struct command sub_commands[];
+extern const struct command pub_commands[];
+extern const struct command pull_commands[];
+extern const struct command peek_commands[];
+extern const struct command status_commands[];
+
+#endif
