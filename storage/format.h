@@ -1,8 +1,9 @@
 /* The format marker of an environment and the numbered migrations that bring old ones up to date.
  *
- * META holds, under "format": {version u16, role, number u32, identity u64, created_ms u64} and under
- * "migration/NNNN" one row per migration that has run. FORMAT_VERSION is this program's; a higher one on disk is
- * refused with ERR_FORMAT and both numbers in the message. All of it goes through store.h, so both bodies share it. */
+ * META holds, under "format": {version u16, role, number u32, identity u64, created_ms u64} and
+ * under "migration/NNNN" one row per migration that has run. FORMAT_VERSION is this program's; a
+ * higher one on disk is refused with ERR_FORMAT and both numbers in the message. All of it goes
+ * through store.h, so both bodies share it. */
 #ifndef STORAGE_FORMAT_H
 #define STORAGE_FORMAT_H
 
@@ -22,7 +23,8 @@ struct format_marker {
 err_t format_write(struct store_txn *txn, const struct format_marker *marker) MUST_CHECK;
 /* Reads it; ERR_FORMAT when there is none, it is damaged, or it is newer than FORMAT_VERSION. */
 err_t format_read(struct store_txn *txn, struct format_marker *out) MUST_CHECK;
-/* Runs, in order, each migration that META does not list yet, in one write transaction of its own. */
+/* Runs, in order, each migration that META does not list yet, in one write transaction of its own.
+ */
 err_t format_migrate(struct store *store) MUST_CHECK;
 
 #endif
