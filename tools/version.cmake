@@ -20,6 +20,7 @@ function(ask_git out)
     set(${out} "${text}" PARENT_SCOPE)
 endfunction()
 
+set(ENV{TZ} UTC) # the date must not depend on where it is built
 # A source archive unpacked inside some other repository must not take that one's commit.
 ask_git(prefix rev-parse --is-inside-work-tree --show-prefix)
 if(prefix STREQUAL "true")
