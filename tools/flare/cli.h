@@ -46,5 +46,6 @@ extern const struct command pub_commands[];
 extern const struct command pull_commands[];
 extern const struct command peek_commands[];
 extern const struct command status_commands[];
+extern const struct command job_commands[];
 
 #endif
