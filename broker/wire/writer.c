@@ -1,0 +1,88 @@
+#include "broker/wire/writer.h"
+
+#include <msgpack/pack.h>
+
+static int writer_on_bytes(void *to, const char *data, size_t size)
+{
+    buf_append(to, data, size);
+    return 0;
+}
+
+/* A packer holds nothing but where its bytes go, so each value has its own. */
+static msgpack_packer writer_packer(struct buf *to)
+{
+    msgpack_packer packer;
+    msgpack_packer_init(&packer, to, writer_on_bytes);
+    return packer;
+}
+
+#define WRITER_VALUE(name, type, pack)                                                             \
+    void writer_##name(struct buf *to, type value)                                                 \
+    {                                                                                              \
+        msgpack_packer packer = writer_packer(to);                                                 \
+        pack(&packer, value);                                                                      \
+    }
+WRITER_VALUE(u64, uint64_t, msgpack_pack_uint64)
+WRITER_VALUE(i64, int64_t, msgpack_pack_int64)
+WRITER_VALUE(f64, double, msgpack_pack_double)
+WRITER_VALUE(array, uint32_t, msgpack_pack_array)
+WRITER_VALUE(map, uint32_t, msgpack_pack_map)
+#undef WRITER_VALUE
+
+void writer_nil(struct buf *to)
+{
+    msgpack_packer packer = writer_packer(to);
+    msgpack_pack_nil(&packer);
+}
+
+void writer_bool(struct buf *to, bool value)
+{
+    msgpack_packer packer = writer_packer(to);
+    if (value) {
+        msgpack_pack_true(&packer);
+    } else {
+        msgpack_pack_false(&packer);
+    }
+}
+
+/* msgpack-c would cut a length to 32 bits. */
+static bool writer_fits(struct buf *to, struct span value)
+{
+    if (value.size > UINT32_MAX) {
+        to->failed = true;
+        return false;
+    }
+    return true;
+}
+
+void writer_str(struct buf *to, struct span value)
+{
+    if (writer_fits(to, value)) {
+        msgpack_packer packer = writer_packer(to);
+        msgpack_pack_str(&packer, value.size);
+        buf_append_span(to, value);
+    }
+}
+
+void writer_text(struct buf *to, const char *value)
+{
+    writer_str(to, span_text(value));
+}
+
+void writer_bin(struct buf *to, struct span value)
+{
+    if (writer_fits(to, value)) {
+        msgpack_packer packer = writer_packer(to);
+        msgpack_pack_bin(&packer, value.size);
+        buf_append_span(to, value);
+    }
+}
+
+void writer_ext(struct buf *to, int8_t type, struct span value)
+{
+    if (writer_fits(to, value)) {
+        msgpack_packer packer = writer_packer(to);
+        msgpack_pack_ext(&packer, value.size, type);
+        buf_append_span(to, value);
+    }
+}
