@@ -317,6 +317,8 @@ err_t config_parse(struct config *config, struct span text, const char *place)
     return NULL;
 }
 
+enum { READ_SIZE = 4096 };
+
 static err_t read_file(const char *path, struct buf *out)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -325,11 +327,15 @@ static err_t read_file(const char *path, struct buf *out)
     }
     err_t err = NULL;
     for (;;) {
-        if (!buf_reserve(out, 4096)) {
+        if (out->size > CONFIG_FILE_SIZE_MAX) {
             err = ERR(TOO_LARGE, "%s: has more than %d bytes", path, CONFIG_FILE_SIZE_MAX);
             break;
         }
-        ssize_t size = read(fd, out->data + out->size, 4096);
+        if (!buf_reserve(out, READ_SIZE)) {
+            err = ERR(MEMORY, "no memory to read %s", path);
+            break;
+        }
+        ssize_t size = read(fd, out->data + out->size, READ_SIZE);
         if (size < 0 && errno == EINTR) {
             continue;
         }
@@ -348,7 +354,7 @@ static err_t read_file(const char *path, struct buf *out)
 static err_t load_file(struct config *config, const char *path)
 {
     struct buf text;
-    buf_init(&text, CONFIG_FILE_SIZE_MAX + 4096);
+    buf_init(&text, CONFIG_FILE_SIZE_MAX + READ_SIZE);
     err_t err = NULL;
     TRY_OUT(read_file(path, &text));
     TRY_OUT(config_parse(config, buf_span(&text), path));
