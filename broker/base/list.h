@@ -5,9 +5,10 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define container_of(pointer, type, member)                                                        \
-    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+    ((type *)((uintptr_t)(pointer)-offsetof(type, member)))
 
 struct list_link {
     struct list_link *next;
@@ -92,5 +93,8 @@ static inline void list_splice(struct list *to, struct list *from)
     to->head.prev = last;
     list_init(from);
 }
+
+/* Stable merge sort; `before(a, b)`: a must come before b. */
+void list_sort(struct list *list, bool (*before)(const struct list_link *a, const struct list_link *b));
 
 #endif

@@ -257,7 +257,8 @@ struct reply {
     enum err_code code;
     char detail[160];     /* names the field to blame, or says why */
     uint64_t count;       /* REDRIVE, PURGE, SEEK: messages concerned; TICK: work done */
-    bool more;            /* PEEK, REDRIVE: there may be more after `next`; TICK: work is left */
+    bool more;            /* PEEK, REDRIVE: there may be more after `next`; TICK: work is left; PULL: it looked at
+                           * as many messages as one pull may, and there are more */
     uint32_t next_shard_id;
     uint64_t next_sequence;
     struct buf items;     /* struct delivery, or the rows of STATS */

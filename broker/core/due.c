@@ -1,0 +1,94 @@
+#include "broker/core/due.h"
+
+#include "broker/base/bytes.h"
+#include "broker/core/chunk.h"
+#include "broker/core/dedup.h"
+#include "broker/core/delivery.h"
+
+enum { KIND_OFFSET = 8, IDS_OFFSET = 9, CHUNK_ROW_SIZE = IDS_OFFSET + CHUNK_KEY_SIZE };
+
+_Static_assert(IDS_OFFSET + DEDUP_KEY_SIZE == DUE_KEY_MAX, "a dedup row is the longest");
+
+static void put_key(uint8_t *key, uint64_t due_ms, enum due_kind kind)
+{
+    bytes_put_be64(key, due_ms);
+    key[KIND_OFFSET] = (uint8_t)kind;
+}
+
+static struct span chunk_row(const struct chunk *chunk, uint64_t due_ms, uint8_t key[DUE_KEY_MAX])
+{
+    put_key(key, due_ms, DUE_CHUNK);
+    chunk_key(chunk->lane, chunk->number, key + IDS_OFFSET);
+    return span_of(key, CHUNK_ROW_SIZE);
+}
+
+err_t due_add_chunk(struct core *core, const struct chunk *chunk, uint64_t due_ms)
+{
+    uint8_t key[DUE_KEY_MAX];
+    return state_put(core, STORE_DUE, chunk_row(chunk, due_ms, key), span_of("", 0));
+}
+
+err_t due_remove_chunk(struct core *core, const struct chunk *chunk, uint64_t due_ms)
+{
+    uint8_t key[DUE_KEY_MAX];
+    return state_remove(core, STORE_DUE, chunk_row(chunk, due_ms, key));
+}
+
+err_t due_add_dedup(struct core *core, const uint8_t dedup_key[DEDUP_KEY_SIZE], uint64_t due_ms)
+{
+    uint8_t key[DUE_KEY_MAX];
+    put_key(key, due_ms, DUE_DEDUP);
+    memcpy(key + IDS_OFFSET, dedup_key, DEDUP_KEY_SIZE);
+    return state_put(core, STORE_DUE, span_of(key, DUE_KEY_MAX), span_of("", 0));
+}
+
+err_t due_first(struct core *core, struct due_row *out, bool *found)
+{
+    struct store_cursor *cursor = NULL;
+    err_t err = NULL;
+    const uint8_t zero = 0;
+    TRY(store_cursor_open(core->txn, STORE_DUE, &cursor));
+    TRY_OUT(store_cursor_seek(cursor, span_of(&zero, 1), found));
+    if (*found) {
+        out->key_size = cursor->key.size < DUE_KEY_MAX ? cursor->key.size : DUE_KEY_MAX;
+        memcpy(out->key, cursor->key.data, out->key_size);
+        out->due_ms = out->key_size >= IDS_OFFSET ? bytes_get_be64(out->key) : 0;
+    }
+out:
+    store_cursor_close(cursor);
+    return err;
+}
+
+static err_t fire_chunk(struct core *core, const struct due_row *row)
+{
+    struct sub *sub = state_sub(core, bytes_get_be32(row->key + IDS_OFFSET));
+    struct lane *lane = sub == NULL ? NULL : state_lane(sub, bytes_get_be32(row->key + IDS_OFFSET + 4));
+    struct chunk *chunk = NULL;
+    if (lane != NULL) {
+        TRY(chunk_get(core, lane, bytes_get_be64(row->key + IDS_OFFSET + 8), false, &chunk));
+    }
+    if (chunk == NULL) {
+        return NULL;
+    }
+    TRY(delivery_come_due(core, chunk));
+    return chunk_due_fired(core, chunk, row->due_ms);
+}
+
+err_t due_fire(struct core *core, bool *worked)
+{
+    struct due_row row;
+    bool found = false;
+    TRY(due_first(core, &row, &found));
+    *worked = found && row.due_ms <= core->now_ms;
+    if (!*worked) {
+        return NULL;
+    }
+    TRY(state_remove(core, STORE_DUE, span_of(row.key, row.key_size)));
+    if (row.key_size == CHUNK_ROW_SIZE && row.key[KIND_OFFSET] == DUE_CHUNK) {
+        return fire_chunk(core, &row);
+    }
+    if (row.key_size == DUE_KEY_MAX && row.key[KIND_OFFSET] == DUE_DEDUP) {
+        return dedup_expire(core, row.key + IDS_OFFSET);
+    }
+    return NULL;
+}

@@ -1,0 +1,132 @@
+#include "broker/core/dedup.h"
+#include "broker/core/block.h"
+#include "broker/core/messages.h"
+#include "broker/core/msglog.h"
+#include "broker/core/release.h"
+#include "broker/core/retention.h"
+#include "broker/core/topic.h"
+
+static err_t wake_lanes(struct core *core, const struct shard *shard)
+{
+    for (size_t index = 0; index < shard->lanes.count; index++) {
+        const struct lane *lane = shard->lanes.items[index];
+        bitmap_set(lane->sub->available, lane->slot);
+        TRY(state_wake(core, lane->sub));
+    }
+    return NULL;
+}
+
+static err_t append(struct core *core, struct shard *shard, const struct message_in *message)
+{
+    const struct record record = {
+        .shard_id = shard->id,
+        .sequence = shard->next_sequence,
+        .published_ms = core->now_ms,
+        .not_before_ms = message->delay_ms == 0 ? 0 : core->now_ms + message->delay_ms,
+        .expires_ms = message->ttl_ms == 0 ? 0 : core->now_ms + message->ttl_ms,
+        .payload_hash = message->payload_hash,
+        .key_size = (uint32_t)message->key.size,
+        .attributes_size = (uint32_t)message->attributes.size,
+        .body_size = (uint32_t)message->body.size,
+    };
+    const struct span parts[] = {message->key, message->attributes, message->body};
+    uint64_t position = 0;
+    TRY(msglog_append(core, &record, (struct msglog_parts){parts, 3}, release_wanted(shard), &position));
+    TRY(block_append(core, shard, position));
+    if (topic_retains(shard->topic)) {
+        TRY(retention_published(core, shard, record_size(&record)));
+    }
+    return wake_lanes(core, shard);
+}
+
+/* Looks whether the message may be published; `result` has its code, and the first result when it is a replay. */
+static err_t check(struct core *core, const struct topic *topic, const struct message_in *message,
+                   struct publish_result *result)
+{
+    *result = (struct publish_result){.code = ERR_NONE};
+    const struct shard *shard = state_shard(core, message->shard_id);
+    if (shard == NULL || shard->topic != topic) {
+        result->code = ERR_NOT_FOUND;
+        return NULL;
+    }
+    if (message->idempotency_key.size == 0 || topic->settings.dedup_window_ms == 0) {
+        return NULL;
+    }
+    enum dedup_verdict verdict = DEDUP_NEW;
+    TRY(dedup_look(core, topic, message, result, &verdict));
+    if (verdict == DEDUP_REUSED) {
+        result->code = ERR_IDEMPOTENCY_REUSED;
+    }
+    return NULL;
+}
+
+static err_t publish_one(struct core *core, const struct topic *topic, const struct message_in *message,
+                         struct publish_result *result)
+{
+    TRY(check(core, topic, message, result));
+    if (result->code != ERR_NONE || result->replayed) {
+        return NULL;
+    }
+    struct shard *shard = state_shard(core, message->shard_id);
+    result->shard_id = shard->id;
+    result->shard_number = shard->number;
+    result->sequence = shard->next_sequence;
+    TRY(append(core, shard, message));
+    if (message->idempotency_key.size > 0 && topic->settings.dedup_window_ms > 0) {
+        TRY(dedup_note(core, topic, message, result));
+    }
+    return NULL;
+}
+
+static void refuse_all(const struct publish *publish, enum err_code code)
+{
+    for (uint32_t index = 0; index < publish->count; index++) {
+        publish->results[index] = (struct publish_result){.code = code};
+    }
+}
+
+/* All or none: whether every message would be taken. Two messages of the batch under one idempotency key are judged
+ * when they are published, and equal ones are replays. */
+static err_t check_all(struct core *core, const struct topic *topic, const struct publish *publish, bool *ok)
+{
+    *ok = true;
+    for (uint32_t index = 0; index < publish->count; index++) {
+        TRY(check(core, topic, &publish->messages[index], &publish->results[index]));
+        *ok = *ok && publish->results[index].code == ERR_NONE;
+    }
+    for (uint32_t index = 0; !*ok && index < publish->count; index++) {
+        if (publish->results[index].code == ERR_NONE) {
+            publish->results[index] = (struct publish_result){.code = ERR_ABORTED};
+        }
+    }
+    return NULL;
+}
+
+err_t messages_publish(struct core *core, const struct command *command, struct reply *reply)
+{
+    const struct publish *publish = &command->publish;
+    const struct topic *topic = state_topic(core, publish->topic_id);
+    if (topic == NULL || topic->dropping) {
+        refuse_all(publish, ERR_NOT_FOUND);
+        reply_fail(reply, ERR_NOT_FOUND, "topic: it does not exist");
+        return NULL;
+    }
+    if (command->no_space) {
+        refuse_all(publish, ERR_NO_SPACE);
+        reply_fail(reply, ERR_NO_SPACE, "the volume is full; what is in it can still be pulled and acknowledged");
+        return NULL;
+    }
+    core->published_ms = core->now_ms;
+    bool ok = true;
+    if (publish->atomic) {
+        TRY(check_all(core, topic, publish, &ok));
+    }
+    if (!ok) {
+        reply_fail(reply, ERR_ABORTED, NULL);
+        return NULL;
+    }
+    for (uint32_t index = 0; index < publish->count; index++) {
+        TRY(publish_one(core, topic, &publish->messages[index], &publish->results[index]));
+    }
+    return NULL;
+}

@@ -1,0 +1,129 @@
+#include "broker/core/retention.h"
+
+#include "broker/core/block.h"
+#include "broker/core/msglog.h"
+#include "broker/core/release.h"
+#include "broker/core/topic.h"
+
+err_t retention_schedule(struct core *core, struct shard *shard, uint64_t due_ms)
+{
+    struct heap_node *node = &shard->retention;
+    if (node->index != 0) {
+        if (due_ms != UINT64_MAX && node->due_ms <= due_ms) {
+            return NULL;
+        }
+        heap_remove(&core->retention, node);
+    }
+    if (due_ms == UINT64_MAX) {
+        return NULL;
+    }
+    node->due_ms = due_ms;
+    if (!heap_insert(&core->retention, node)) {
+        return ERR(MEMORY, "no memory for a retention deadline");
+    }
+    return NULL;
+}
+
+err_t retention_published(struct core *core, struct shard *shard, uint64_t size)
+{
+    const struct topic_settings *settings = &shard->topic->settings;
+    shard->retained_bytes += size;
+    if (settings->retention_bytes != 0 && shard->retained_bytes > settings->retention_bytes) {
+        return retention_schedule(core, shard, 0);
+    }
+    if (settings->retention_ms != 0 && shard->retention.index == 0) {
+        return retention_schedule(core, shard, core->now_ms + settings->retention_ms);
+    }
+    return NULL;
+}
+
+static err_t read_at(struct core *core, struct shard *shard, uint64_t sequence, struct record *out, bool *ok)
+{
+    uint64_t position = 0;
+    TRY(block_position(core, shard, sequence, &position));
+    return msglog_read(core, position, shard->id, sequence, out, ok);
+}
+
+/* Whether the oldest retained message goes now; when not, `due_ms` is when to look again. */
+static err_t oldest_goes(struct core *core, struct shard *shard, bool *goes, uint64_t *size, uint64_t *due_ms)
+{
+    const struct topic_settings *settings = &shard->topic->settings;
+    struct record record;
+    bool ok = false;
+    TRY(read_at(core, shard, shard->retained_from, &record, &ok));
+    *size = ok ? record_size(&record) : 0;
+    *due_ms = UINT64_MAX;
+    bool old = ok && settings->retention_ms != 0 && record.published_ms + settings->retention_ms <= core->now_ms;
+    bool much = settings->retention_bytes != 0 && shard->retained_bytes > settings->retention_bytes;
+    *goes = !ok || old || much;
+    if (!*goes && settings->retention_ms != 0) {
+        *due_ms = record.published_ms + settings->retention_ms;
+    }
+    return NULL;
+}
+
+/* Gives up messages of the first retained block; `due_ms` 0: there may be more at once. */
+static err_t give_up(struct core *core, struct shard *shard, uint32_t *worked, uint64_t *due_ms)
+{
+    uint64_t number = shard->retained_from / CHUNK_SIZE;
+    uint64_t bits[CHUNK_WORDS] = {0};
+    uint32_t count = 0;
+    *due_ms = UINT64_MAX;
+    while (shard->retained_from < shard->next_sequence) {
+        bool goes = false;
+        uint64_t size = 0;
+        if (shard->retained_from / CHUNK_SIZE != number) {
+            *due_ms = 0;
+            break;
+        }
+        TRY(oldest_goes(core, shard, &goes, &size, due_ms));
+        if (!goes) {
+            break;
+        }
+        bitmap_set(bits, shard->retained_from % CHUNK_SIZE);
+        shard->retained_bytes -= size < shard->retained_bytes ? size : shard->retained_bytes;
+        shard->retained_from++;
+        count++;
+    }
+    if (count > 0) {
+        topic_mark_shard(core, shard);
+        TRY(release_bits(core, shard, number, bits));
+    }
+    *worked += count + 1;
+    return NULL;
+}
+
+err_t retention_step(struct core *core, uint32_t budget, uint32_t *worked)
+{
+    struct heap_node *node;
+    *worked = 0;
+    while (*worked < budget && (node = heap_first(&core->retention)) != NULL && node->due_ms <= core->now_ms) {
+        struct shard *shard = container_of(node, struct shard, retention);
+        uint64_t due_ms = 0;
+        heap_remove(&core->retention, node);
+        TRY(give_up(core, shard, worked, &due_ms));
+        TRY(retention_schedule(core, shard, due_ms));
+    }
+    return NULL;
+}
+
+err_t retention_find_time(struct core *core, const struct shard *shard, uint64_t from, uint64_t time_ms,
+                          uint64_t *out)
+{
+    struct shard *readable = state_shard(core, shard->id);
+    uint64_t low = from;
+    uint64_t high = shard->next_sequence;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        struct record record;
+        bool ok = false;
+        TRY(read_at(core, readable, middle, &record, &ok));
+        if (ok && record.published_ms >= time_ms) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    *out = low;
+    return NULL;
+}
