@@ -34,9 +34,11 @@ struct store_cursor;
 
 /* Figures of one environment; sizes in bytes. */
 struct store_stats {
-    uint64_t used_size;     /* pages that hold something, in the last commit */
-    uint64_t file_size;     /* size of the data file */
-    uint64_t map_size;      /* present bound of the file */
+    uint64_t used_size; /* pages that hold something, in the last commit */
+    uint64_t file_size; /* size of the data file */
+    uint64_t
+        reserve_size;  /* written blocks at its end that store_reserve made and nothing uses yet */
+    uint64_t map_size; /* present bound of the file */
     uint64_t reader_age_ms; /* age of the oldest read transaction, 0 without one */
     uint64_t commit_count;
 };
@@ -126,9 +128,10 @@ err_t store_entries(struct store_txn *txn, enum store_table table, uint64_t *out
  * to end), up to the file's configured maximum; ERR_NO_SPACE when it is reached. */
 err_t store_grow(struct store *store) MUST_CHECK;
 
-/* Between transactions: makes sure that the file holds at least `size` bytes of already written
- * blocks that the next commits can use without asking the file system for room. ERR_NO_SPACE when
- * the disk has none. */
+/* Between transactions: works towards a file with `size` bytes of already written blocks that the
+ * next commits can use without asking the file system for room, so that they go through on a full
+ * disk. A call writes a bounded number of bytes: call it again after each batch; store_stats tells
+ * how far it has come. ERR_NO_SPACE when the disk has no room for more (what is there stays). */
 err_t store_reserve(struct store *store, uint64_t size) MUST_CHECK;
 
 /* From any thread: a consistent, compact copy as of now, flushed, which opens as an environment.
