@@ -47,5 +47,6 @@ extern const struct command pull_commands[];
 extern const struct command peek_commands[];
 extern const struct command status_commands[];
 extern const struct command job_commands[];
+extern const struct command bench_commands[];
 
 #endif

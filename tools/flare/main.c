@@ -16,7 +16,7 @@ enum { TIMEOUT_DEFAULT_MS = 30000 };
 
 static const struct command *const groups[] = {
     topic_commands, sub_commands,    pub_commands, pull_commands,
-    peek_commands,  status_commands, job_commands,
+    peek_commands,  status_commands, job_commands, bench_commands,
 };
 enum { GROUP_COUNT = sizeof groups / sizeof groups[0] };
 

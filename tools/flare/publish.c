@@ -1,73 +1,50 @@
 #include "tools/flare/publish.h"
 
 #include <assert.h>
-#include <msgpack.h>
-#include <stdio.h>
 #include <time.h>
+
+#include "broker/wire/writer.h"
 
 enum { TRIES_MAX = 20, RETRY_MS_MIN = 50, RETRY_MS_MAX = 5000 };
 
-static int pack_write(void *user, const char *data, size_t size)
-{
-    buf_append(user, data, size);
-    return 0;
-}
-
-static void pack_text(msgpack_packer *packer, struct span text)
-{
-    (void)msgpack_pack_str(packer, text.size);
-    (void)msgpack_pack_str_body(packer, text.data, text.size);
-}
-
-static void pack_name(msgpack_packer *packer, const char *name)
-{
-    pack_text(packer, span_text(name));
-}
-
 void publish_pack_message(struct buf *buf, const struct publish_message *message)
 {
-    msgpack_packer packer;
-    msgpack_packer_init(&packer, buf, pack_write);
-    (void)msgpack_pack_map(&packer, 1u + (message->key.size > 0) +
-                                        (message->idempotency_key.size > 0) +
-                                        (message->delay_ms > 0) + (message->ttl_ms > 0) +
-                                        (message->attribute_count > 0));
+    writer_map(buf, 1u + (message->key.size > 0) + (message->idempotency_key.size > 0) +
+                        (message->delay_ms > 0) + (message->ttl_ms > 0) +
+                        (message->attribute_count > 0));
     if (message->key.size > 0) {
-        pack_name(&packer, "key");
-        pack_text(&packer, message->key);
+        writer_text(buf, "key");
+        writer_str(buf, message->key);
     }
     if (message->idempotency_key.size > 0) {
-        pack_name(&packer, "idempotency_key");
-        pack_text(&packer, message->idempotency_key);
+        writer_text(buf, "idempotency_key");
+        writer_str(buf, message->idempotency_key);
     }
     if (message->delay_ms > 0) {
-        pack_name(&packer, "delay");
-        (void)msgpack_pack_uint64(&packer, message->delay_ms);
+        writer_text(buf, "delay");
+        writer_u64(buf, message->delay_ms);
     }
     if (message->ttl_ms > 0) {
-        pack_name(&packer, "ttl");
-        (void)msgpack_pack_uint64(&packer, message->ttl_ms);
+        writer_text(buf, "ttl");
+        writer_u64(buf, message->ttl_ms);
     }
     if (message->attribute_count > 0) {
-        pack_name(&packer, "attributes");
-        (void)msgpack_pack_map(&packer, message->attribute_count);
+        writer_text(buf, "attributes");
+        writer_map(buf, message->attribute_count);
         for (uint32_t i = 0; i < message->attribute_count; i++) {
-            pack_text(&packer, message->attributes[i].name);
-            pack_text(&packer, message->attributes[i].value);
+            writer_str(buf, message->attributes[i].name);
+            writer_str(buf, message->attributes[i].value);
         }
     }
-    pack_name(&packer, "body");
-    (void)msgpack_pack_bin(&packer, message->body.size);
-    (void)msgpack_pack_bin_body(&packer, message->body.data, message->body.size);
+    writer_text(buf, "body");
+    writer_bin(buf, message->body);
 }
 
 void publish_pack_head(struct buf *buf, uint32_t count)
 {
-    msgpack_packer packer;
-    msgpack_packer_init(&packer, buf, pack_write);
-    (void)msgpack_pack_map(&packer, 1);
-    pack_name(&packer, "messages");
-    (void)msgpack_pack_array(&packer, count);
+    writer_map(buf, 1);
+    writer_text(buf, "messages");
+    writer_array(buf, count);
 }
 
 void publisher_init(struct publisher *publisher, struct client *client, const char *topic,

@@ -1,0 +1,41 @@
+/* What the benchmarks share: their settings, and the JSON document each prints. */
+#ifndef FLARE_BENCH_H
+#define FLARE_BENCH_H
+
+#include <jansson.h>
+
+#include "broker/base/buf.h"
+#include "tools/flare/cli.h"
+#include "tools/flare/load.h"
+
+struct bench_settings {
+    uint32_t connections;
+    uint32_t batch; /* messages in one request; 1: one message, one request */
+    uint32_t size;  /* of a body */
+    uint32_t shards;
+    uint64_t count;   /* messages that are measured */
+    uint64_t backlog; /* messages that lie there before and afterwards */
+    const char *topic;
+    char host[256];
+    char port[8];
+    uint64_t timeout_ms;
+};
+
+/* Publishing over HTTP: single requests, or batches of MessagePack. */
+err_t bench_publish_run(const struct bench_settings *settings, uint64_t count, uint32_t connections,
+                        uint32_t batch, struct load_result *out) MUST_CHECK;
+/* Pulling and acknowledging by batches over HTTP; every message must come exactly once. */
+err_t bench_consume_run(const struct bench_settings *settings, struct load_result *out) MUST_CHECK;
+
+/* The same two against a Redis stream, for comparison: XADD in pipelines; XREADGROUP and XACK. */
+err_t bench_redis_publish_run(const struct bench_settings *settings, uint64_t count,
+                              struct load_result *out) MUST_CHECK;
+err_t bench_redis_consume_run(const struct bench_settings *settings,
+                              struct load_result *out) MUST_CHECK;
+/* Empties the stream and makes its consumer group; also tells whether the server flushes always. */
+err_t bench_redis_prepare(const struct bench_settings *settings, bool *synced) MUST_CHECK;
+
+/* Bytes that are the same in every run. */
+void bench_fill(struct buf *buf, uint32_t size);
+
+#endif

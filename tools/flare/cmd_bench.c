@@ -1,0 +1,328 @@
+/* flare bench publish|consume|redis: sets up, measures, checks that everything arrived, prints
+ * JSON. */
+#include <curl/curl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "broker/base/random.h"
+#include "broker/base/version.h"
+#include "tools/flare/bench.h"
+#include "tools/flare/progress.h"
+
+enum {
+    BENCH_CONNECTIONS,
+    BENCH_SIZE,
+    BENCH_COUNT,
+    BENCH_BATCH,
+    BENCH_SHARDS,
+    BENCH_BACKLOG,
+    BENCH_KEEP
+};
+enum { REDIS_WORK, REDIS_CONNECTIONS, REDIS_SIZE, REDIS_COUNT, REDIS_BATCH, REDIS_ADDRESS };
+enum { FILL_BATCH = 500, FILL_CONNECTIONS = 4, TIMEOUT_MS = 60000, NAME_SIZE = 32 };
+
+#define CONNECTIONS_ROW(default_text)                                                              \
+    {                                                                                              \
+        .name = "connections", .letter = 'c', .kind = OPTION_NUMBER, .min = 1,                     \
+        .max = LOAD_CONNECTIONS_MAX, .value = "N",                                                 \
+        .help = "connections, each with one request at a time; default " default_text              \
+    }
+#define SIZE_ROW                                                                                   \
+    {                                                                                              \
+        .name = "size", .letter = 's', .kind = OPTION_SIZE, .max = 1 << 20, .value = "SIZE",       \
+        .help = "of a body; default 1024"                                                          \
+    }
+#define COUNT_ROW                                                                                  \
+    {                                                                                              \
+        .name = "count", .letter = 'n', .kind = OPTION_NUMBER, .min = 1, .max = 1000000000,        \
+        .value = "N", .help = "messages, rounded up to whole batches; default 200000"              \
+    }
+#define BATCH_ROW(default_text)                                                                    \
+    {                                                                                              \
+        .name = "batch", .letter = 'b', .kind = OPTION_NUMBER, .min = 1, .max = 10000,             \
+        .value = "N", .help = "messages in one request; default " default_text                     \
+    }
+#define SHARDS_ROW                                                                                 \
+    {                                                                                              \
+        .name = "shards", .kind = OPTION_NUMBER, .min = 1, .max = 4096, .value = "N",              \
+        .help = "of the topic; default 4"                                                          \
+    }
+#define BACKLOG_ROW                                                                                \
+    {                                                                                              \
+        .name = "backlog", .kind = OPTION_NUMBER, .max = 1000000000, .value = "N",                 \
+        .help = "messages that lie there besides, published beforehand; default 0"                 \
+    }
+#define KEEP_ROW                                                                                   \
+    {                                                                                              \
+        .name = "keep", .kind = OPTION_FLAG, .help = "do not delete the topic afterwards"          \
+    }
+
+static const struct option_row publish_options[] = {
+    [BENCH_CONNECTIONS] = CONNECTIONS_ROW("64"),
+    [BENCH_SIZE] = SIZE_ROW,
+    [BENCH_COUNT] = COUNT_ROW,
+    [BENCH_BATCH] = BATCH_ROW("1"),
+    [BENCH_SHARDS] = SHARDS_ROW,
+    [BENCH_BACKLOG] = BACKLOG_ROW,
+    [BENCH_KEEP] = KEEP_ROW,
+    {.name = NULL},
+};
+
+static const struct option_row consume_options[] = {
+    [BENCH_CONNECTIONS] = CONNECTIONS_ROW("4"),
+    [BENCH_SIZE] = SIZE_ROW,
+    [BENCH_COUNT] = COUNT_ROW,
+    [BENCH_BATCH] = BATCH_ROW("100"),
+    [BENCH_SHARDS] = SHARDS_ROW,
+    [BENCH_BACKLOG] = BACKLOG_ROW,
+    [BENCH_KEEP] = KEEP_ROW,
+    {.name = NULL},
+};
+
+static const struct option_row redis_options[] = {
+    [REDIS_WORK] = {.name = "work",
+                    .kind = OPTION_CHOICE,
+                    .value = "publish|consume",
+                    .help = "XADD, or XREADGROUP and XACK; default publish"},
+    [REDIS_CONNECTIONS] = CONNECTIONS_ROW("64"),
+    [REDIS_SIZE] = SIZE_ROW,
+    [REDIS_COUNT] = COUNT_ROW,
+    [REDIS_BATCH] = BATCH_ROW("1; of commands in one pipeline, or entries in one read"),
+    [REDIS_ADDRESS] = {.name = "address",
+                       .kind = OPTION_TEXT,
+                       .value = "HOST:PORT",
+                       .help = "of the server; default 127.0.0.1:6379"},
+    {.name = NULL},
+};
+
+#define SUB_PATH "/v1/topics/{}/subscriptions/bench"
+
+static err_t read_address(struct bench_settings *settings, const char *url)
+{
+    CURLU *parsed = curl_url();
+    char *scheme = NULL;
+    char *host = NULL;
+    char *port = NULL;
+    err_t err = NULL;
+    if (curl_url_set(parsed, CURLUPART_URL, url, 0) != CURLUE_OK ||
+        curl_url_get(parsed, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
+        curl_url_get(parsed, CURLUPART_HOST, &host, 0) != CURLUE_OK ||
+        curl_url_get(parsed, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) != CURLUE_OK ||
+        strcmp(scheme, "http") != 0) {
+        err = ERR(INVALID, "'%s' is not an http URL with a host", url);
+    } else {
+        bool bracketed = host[0] == '[';
+        (void)snprintf(settings->host, sizeof settings->host, "%.*s",
+                       (int)(strlen(host) - (bracketed ? 2 : 0)), host + bracketed);
+        (void)snprintf(settings->port, sizeof settings->port, "%s", port);
+    }
+    curl_free(scheme);
+    curl_free(host);
+    curl_free(port);
+    curl_url_cleanup(parsed);
+    return err;
+}
+
+static uint64_t round_up(uint64_t count, uint64_t batch)
+{
+    return (count + batch - 1) / batch * batch;
+}
+
+static void read_settings(struct bench_settings *settings, const struct arguments *arguments,
+                          uint64_t connections, uint64_t batch)
+{
+    settings->connections = (uint32_t)arguments_number(arguments, BENCH_CONNECTIONS, connections);
+    settings->batch = (uint32_t)arguments_number(arguments, BENCH_BATCH, batch);
+    settings->size = (uint32_t)arguments_number(arguments, BENCH_SIZE, 1024);
+    settings->shards = (uint32_t)arguments_number(arguments, BENCH_SHARDS, 4);
+    settings->count = round_up(arguments_number(arguments, BENCH_COUNT, 200000), settings->batch);
+    settings->backlog = round_up(arguments_number(arguments, BENCH_BACKLOG, 0), FILL_BATCH);
+    settings->timeout_ms = TIMEOUT_MS;
+}
+
+static err_t create_topic(struct cli *cli, const struct bench_settings *settings)
+{
+    struct request request;
+    json_t *document = json_pack("{s:I}", "shards", (json_int_t)settings->shards);
+    request_init(&request, "PUT", "/v1/topics/{}", settings->topic);
+    request_header(&request, "If-None-Match", "*");
+    request_json(&request, document);
+    TRY(client_call(cli->client, &request, NULL));
+    /* A lease that runs out while the machine is busy would count as a double. */
+    request_init(&request, "PUT", SUB_PATH, settings->topic);
+    request_json(&request, json_pack("{s:s}", "lease", "1h"));
+    return client_call(cli->client, &request, NULL);
+}
+
+static err_t remove_topic(struct cli *cli, const struct bench_settings *settings, bool keep)
+{
+    struct request request;
+    if (keep) {
+        return NULL;
+    }
+    request_init(&request, "DELETE", "/v1/topics/{}", settings->topic);
+    return client_call(cli->client, &request, NULL);
+}
+
+/* The broker must now hold `wanted` messages for the subscription and none in delivery. */
+static err_t check_depth(struct cli *cli, const struct bench_settings *settings, uint64_t wanted)
+{
+    struct request request;
+    json_t *reply = NULL;
+    request_init(&request, "GET", SUB_PATH, settings->topic);
+    TRY(client_call(cli->client, &request, &reply));
+    const json_t *queue = json_object_get(reply, "delivery_queue");
+    json_int_t enqueued =
+        json_integer_value(json_object_get(json_object_get(reply, "enqueue_queue"), "depth"));
+    json_int_t leased = json_integer_value(json_object_get(queue, "leased"));
+    json_int_t scheduled = json_integer_value(json_object_get(queue, "scheduled"));
+    json_int_t dead = json_integer_value(json_object_get(queue, "dead"));
+    json_decref(reply);
+    if ((uint64_t)(enqueued + leased + scheduled + dead) != wanted) {
+        return ERR(INTERNAL,
+                   "the broker holds %lld messages enqueued, %lld leased, %lld scheduled and %lld "
+                   "dead; %llu were expected",
+                   (long long)enqueued, (long long)leased, (long long)scheduled, (long long)dead,
+                   (unsigned long long)wanted);
+    }
+    return NULL;
+}
+
+static json_t *describe_latency(const struct histogram *histogram)
+{
+    json_int_t mean = histogram->count == 0 ? 0 : (json_int_t)(histogram->sum / histogram->count);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "count", (json_int_t)histogram->count,
+                     "mean", mean, "p50", (json_int_t)histogram_quantile(histogram, 0.5), "p90",
+                     (json_int_t)histogram_quantile(histogram, 0.9), "p99",
+                     (json_int_t)histogram_quantile(histogram, 0.99), "p99.9",
+                     (json_int_t)histogram_quantile(histogram, 0.999), "max",
+                     (json_int_t)histogram->max);
+}
+
+/* Prints the document every benchmark prints; `first` and `second` name the kinds of requests. */
+static void print_result(const struct bench_settings *settings, const char *name,
+                         const char *durability, const struct load_result *result,
+                         const char *const kinds[LOAD_KINDS])
+{
+    double seconds = (double)result->duration_us / 1e6;
+    double count = (double)settings->count;
+    json_t *latency = json_object();
+    for (size_t i = 0; i < LOAD_KINDS && kinds[i] != NULL; i++) {
+        (void)json_object_set_new(latency, kinds[i], describe_latency(&result->latencies[i]));
+    }
+    json_t *document = json_pack(
+        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:f, s:f, s:o}", "bench", name,
+        "version", FLARE_VERSION, "durability", durability, "connections",
+        (json_int_t)settings->connections, "batch", (json_int_t)settings->batch, "size",
+        (json_int_t)settings->size, "shards", (json_int_t)settings->shards, "count",
+        (json_int_t)settings->count, "backlog", (json_int_t)settings->backlog, "seconds", seconds,
+        "throughput", (json_int_t)(seconds > 0 ? count / seconds : 0), "mib_per_second",
+        seconds > 0 ? count * settings->size / seconds / (1 << 20) : 0.0,
+        "client_cpu_us_per_message", (double)result->cpu_us / count, "latency_us", latency);
+    (void)json_dumpf(document, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    (void)putchar('\n');
+    json_decref(document);
+}
+
+static void new_name(char name[NAME_SIZE])
+{
+    (void)snprintf(name, NAME_SIZE, "bench-%016llx", (unsigned long long)random_seed());
+}
+
+static err_t publish_run(struct cli *cli, const struct arguments *arguments)
+{
+    struct bench_settings settings = {0};
+    struct load_result result;
+    char name[NAME_SIZE];
+    new_name(name);
+    settings.topic = name;
+    read_settings(&settings, arguments, 64, 1);
+    TRY(read_address(&settings, cli->url));
+    TRY(create_topic(cli, &settings));
+    TRY(bench_publish_run(&settings, settings.backlog, FILL_CONNECTIONS, FILL_BATCH, &result));
+    TRY(bench_publish_run(&settings, settings.count, settings.connections, settings.batch,
+                          &result));
+    TRY(check_depth(cli, &settings, settings.count + settings.backlog));
+    print_result(&settings, "publish", "synced", &result,
+                 (const char *const[LOAD_KINDS]){"publish", NULL});
+    return remove_topic(cli, &settings, arguments->values[BENCH_KEEP].set);
+}
+
+static err_t consume_run(struct cli *cli, const struct arguments *arguments)
+{
+    struct bench_settings settings = {0};
+    struct load_result result;
+    char name[NAME_SIZE];
+    new_name(name);
+    settings.topic = name;
+    read_settings(&settings, arguments, 4, 100);
+    TRY(read_address(&settings, cli->url));
+    TRY(create_topic(cli, &settings));
+    settings.count = round_up(settings.count, FILL_BATCH);
+    TRY(bench_publish_run(&settings, settings.count + settings.backlog, FILL_CONNECTIONS,
+                          FILL_BATCH, &result));
+    TRY(bench_consume_run(&settings, &result));
+    if (settings.backlog == 0) {
+        TRY(check_depth(cli, &settings, 0));
+    }
+    print_result(&settings, "consume", "synced", &result,
+                 (const char *const[LOAD_KINDS]){"pull", "ack"});
+    return remove_topic(cli, &settings, arguments->values[BENCH_KEEP].set);
+}
+
+static err_t redis_run(struct cli *cli, const struct arguments *arguments)
+{
+    struct bench_settings settings = {.timeout_ms = TIMEOUT_MS, .topic = "flare-bench"};
+    struct load_result result;
+    bool synced = false;
+    char url[300];
+    const struct option_value *values = arguments->values;
+    bool consume = values[REDIS_WORK].set && strcmp(values[REDIS_WORK].text, "consume") == 0;
+    const char *address = values[REDIS_ADDRESS].set ? values[REDIS_ADDRESS].text : "127.0.0.1:6379";
+    (void)snprintf(url, sizeof url, "http://%s", address);
+    settings.connections = (uint32_t)arguments_number(arguments, REDIS_CONNECTIONS, 64);
+    settings.batch = (uint32_t)arguments_number(arguments, REDIS_BATCH, 1);
+    settings.size = (uint32_t)arguments_number(arguments, REDIS_SIZE, 1024);
+    settings.count = round_up(arguments_number(arguments, REDIS_COUNT, 200000), settings.batch);
+    settings.shards = 1;
+    (void)cli;
+    TRY(read_address(&settings, url));
+    TRY(bench_redis_prepare(&settings, &synced));
+    TRY(bench_redis_publish_run(&settings, settings.count, &result));
+    if (consume) {
+        TRY(bench_redis_consume_run(&settings, &result));
+    }
+    print_result(
+        &settings, consume ? "redis consume" : "redis publish", synced ? "synced" : "not synced",
+        &result,
+        (const char *const[LOAD_KINDS]){consume ? "pull" : "publish", consume ? "ack" : NULL});
+    return NULL;
+}
+
+const struct command bench_commands[] = {
+    {.name = "bench publish",
+     .operands = "",
+     .summary = "Measure publishing over HTTP; prints JSON",
+     .details = "Creates a topic of its own, and checks that the broker holds every message.",
+     .examples = "  flare bench publish --connections 64 --size 1024\n"
+                 "  flare bench publish --connections 4 --batch 100 --count 1000000\n",
+     .options = publish_options,
+     .run = publish_run},
+    {.name = "bench consume",
+     .operands = "",
+     .summary = "Measure pulling and acknowledging over HTTP; prints JSON",
+     .details = "Fills a topic of its own first, and checks that each message comes exactly once.",
+     .examples = "  flare bench consume --batch 100 --connections 4\n"
+                 "  flare bench consume --backlog 3000000\n",
+     .options = consume_options,
+     .run = consume_run},
+    {.name = "bench redis",
+     .operands = "",
+     .summary = "Measure the same on a Redis stream, for comparison; prints JSON",
+     .details = "The stream flare-bench of that server is deleted and written anew.",
+     .examples = "  flare bench redis --address 127.0.0.1:6379 --connections 64\n"
+                 "  flare bench redis --work consume --batch 100 --connections 4\n",
+     .options = redis_options,
+     .run = redis_run},
+    {.name = NULL},
+};

@@ -1,0 +1,75 @@
+/* The load generator of the benchmarks: keep-alive connections on one epoll, each with one request
+ * outstanding, so that client and server can share two cores and the server still be what is
+ * measured.
+ *
+ * Requests are bytes prepared beforehand; what they mean and how a reply is framed is the driver's.
+ */
+#ifndef FLARE_LOAD_H
+#define FLARE_LOAD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "broker/base/err.h"
+#include "broker/base/span.h"
+
+enum { LOAD_CONNECTIONS_MAX = 4096, LOAD_KINDS = 2 };
+
+/* Latencies in microseconds: exact below 32, within 3 % above. */
+enum { HISTOGRAM_SUB = 32, HISTOGRAM_BUCKETS = 60 * HISTOGRAM_SUB };
+
+struct histogram {
+    uint64_t counts[HISTOGRAM_BUCKETS];
+    uint64_t count;
+    uint64_t sum;
+    uint64_t max;
+};
+
+void histogram_add(struct histogram *histogram, uint64_t value);
+/* The value that `fraction` (0..1) of all values do not exceed. */
+uint64_t histogram_quantile(const struct histogram *histogram, double fraction);
+
+struct load_request {
+    struct span bytes; /* unchanged until the last reply has come */
+    uint32_t replies;  /* 1, or the length of a pipeline */
+    uint32_t kind;     /* below LOAD_KINDS: whose histogram its latency belongs to */
+};
+
+enum { LOAD_FRAME_BAD = -1 };
+
+struct load_driver {
+    /* The next request of a connection; false: this connection has nothing more to send. */
+    bool (*next)(void *user, uint32_t connection, struct load_request *out);
+    /* Size of the whole reply at the front of `bytes`; 0: more is to come; LOAD_FRAME_BAD. */
+    int64_t (*frame)(struct span bytes);
+    /* One reply; valid for the call. */
+    err_t (*reply)(void *user, uint32_t connection, struct span reply);
+    /* Whether the work is done, whatever other connections still wait for. */
+    bool (*done)(void *user);
+};
+
+struct load_options {
+    const char *host;
+    const char *port;
+    uint32_t connections;
+    const struct load_driver *driver;
+    void *user;
+    uint64_t timeout_ms; /* without any reply: an error */
+};
+
+struct load_result {
+    uint64_t duration_us; /* from the first request to the end of the work */
+    uint64_t cpu_us;      /* of this process meanwhile */
+    struct histogram latencies[LOAD_KINDS];
+};
+
+err_t load_run(const struct load_options *options, struct load_result *out) MUST_CHECK;
+
+/* Framing of the two protocols. */
+int64_t load_frame_http(struct span bytes);
+int64_t load_frame_resp(struct span bytes);
+/* Of a whole HTTP reply. */
+uint32_t load_http_status(struct span reply);
+struct span load_http_body(struct span reply);
+
+#endif
