@@ -105,11 +105,12 @@ void config_print_reference(struct buf *out)
         out,
         "# Settings of flared\n"
         "\n"
-        "Made from `broker/config/config.def`. A value comes from the first of these that has one:\n"
-        "command line (`--name VALUE` or `--name=VALUE`), environment (`FLARE_NAME`), the file named by\n"
-        "`--config` or `FLARE_CONFIG` (lines of `name = value`, comments after `#`), default. A value out\n"
-        "of its bounds is refused at start, wherever it is. Sizes take `k`, `m`, `g`, `t` (powers of\n"
-        "1024), times `ms`, `s`, `m`, `h`, `d`; without a unit they are bytes and milliseconds.\n"
+        "Made from `broker/config/config.def`. A value comes from the first of these that has\n"
+        "one: command line (`--name VALUE` or `--name=VALUE`), environment (`FLARE_NAME`), the\n"
+        "file named by `--config` or `FLARE_CONFIG` (lines of `name = value`, comments after `#`),\n"
+        "default. A value out of its bounds is refused at start, wherever it is. Sizes take `k`,\n"
+        "`m`, `g`, `t` (powers of 1024), times `ms`, `s`, `m`, `h`, `d`; without a unit they are\n"
+        "bytes and milliseconds.\n"
         "\n"
         "| setting | environment | default | bounds | meaning |\n"
         "| --- | --- | --- | --- | --- |\n");
