@@ -492,9 +492,10 @@ const struct command job_commands[] = {
      .operands_max = 1,
      .summary = "Send a file through two subscriptions and check every record",
      .details =
-         "Creates TOPIC, which must be new, with the subscriptions audit and index; publishes every\n"
-         "record while consumers of both pull and acknowledge; checks that each subscription got\n"
-         "every record, unaltered, and none again after its acknowledgement. The topic stays.",
+         "Creates TOPIC, which must be new, with the subscriptions audit and index; publishes\n"
+         "every record while consumers of both pull and acknowledge; checks that each\n"
+         "subscription got every record, unaltered, and none again after its acknowledgement.\n"
+         "The topic stays.",
      .examples = "  flare job packages\n"
                  "  flare job lines --file /usr/share/dict/words --shards 16 --consumers 4\n",
      .options = job_options,
