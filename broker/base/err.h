@@ -43,8 +43,9 @@ typedef struct err *err_t;
     } while (0)
 
 err_t err_make(enum err_code code, const char *file, int line, const char *function,
-               const char *format, ...) __attribute__((format(printf, 5, 6))) MUST_CHECK;
-err_t err_passed(err_t err, const char *function) MUST_CHECK;
+               const char *format, ...)
+    __attribute__((format(printf, 5, 6), returns_nonnull)) MUST_CHECK;
+err_t err_passed(err_t err, const char *function) __attribute__((returns_nonnull)) MUST_CHECK;
 
 /* Frees it; err_free(NULL) does nothing. */
 void err_free(err_t err);

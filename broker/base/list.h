@@ -3,12 +3,12 @@
 #ifndef BASE_LIST_H
 #define BASE_LIST_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define container_of(pointer, type, member)                                                        \
-    ((type *)((uintptr_t)(pointer)-offsetof(type, member)))
+#define container_of(pointer, type, member) ((type *)((uintptr_t)(pointer)-offsetof(type, member)))
 
 struct list_link {
     struct list_link *next;
@@ -65,6 +65,7 @@ static inline void list_prepend(struct list *list, struct list_link *link)
 
 static inline void list_remove(struct list_link *link)
 {
+    assert(link->prev != NULL); /* it is in a list */
     link->prev->next = link->next;
     link->next->prev = link->prev;
     link->next = link->prev = NULL;
@@ -95,6 +96,7 @@ static inline void list_splice(struct list *to, struct list *from)
 }
 
 /* Stable merge sort; `before(a, b)`: a must come before b. */
-void list_sort(struct list *list, bool (*before)(const struct list_link *a, const struct list_link *b));
+void list_sort(struct list *list,
+               bool (*before)(const struct list_link *a, const struct list_link *b));
 
 #endif

@@ -98,8 +98,8 @@ static void test_pop(void **state)
 static void test_splice(void **state)
 {
     (void)state;
-    struct list to;
-    struct list from;
+    static struct list to; /* the items outlive the test, and so must what they point to */
+    static struct list from;
     list_init(&to);
     list_init(&from);
     list_splice(&to, &from);
