@@ -447,7 +447,7 @@ static err_t next_option(const char *const *argv, int argc, int *at, struct opti
 static err_t load_command_line(struct config *config, int argc, const char *const *argv)
 {
     for (int at = 1; at < argc;) {
-        struct option option;
+        struct option option = {0};
         TRY(next_option(argv, argc, &at, &option));
         if (option.index == CONFIG_SETTING_COUNT) {
             continue; /* --config, which was read before */
@@ -466,7 +466,7 @@ static err_t find_file(int argc, const char *const *argv, const char *const *env
 {
     const char *path = find_variable(environment, "FLARE_CONFIG");
     for (int at = 1; at < argc;) {
-        struct option option;
+        struct option option = {0};
         TRY(next_option(argv, argc, &at, &option));
         if (option.index == CONFIG_SETTING_COUNT) {
             path = (const char *)option.value.data;
