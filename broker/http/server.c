@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <netdb.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -44,6 +45,18 @@ static void server_set_timeouts(struct http_server *server)
     }
 }
 
+/* libuv writes with write(2), which kills the process when the peer has gone, unless the signal is
+ * ignored. Only the default is replaced: a program that embeds the broker and handles the signal
+ * keeps its handler. */
+static void server_ignore_sigpipe(void)
+{
+    struct sigaction action;
+    if (sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_DFL) {
+        action.sa_handler = SIG_IGN;
+        (void)sigaction(SIGPIPE, &action, NULL);
+    }
+}
+
 err_t http_server_create(const struct http_server_options *options, struct http_server **out)
 {
     assert(options->on_request != NULL);
@@ -56,6 +69,7 @@ err_t http_server_create(const struct http_server_options *options, struct http_
         free(read_buffer);
         return ERR(MEMORY, "no memory for the HTTP server");
     }
+    server_ignore_sigpipe();
     server->options = *options;
     server->read_buffer = read_buffer;
     server_set_timeouts(server);
