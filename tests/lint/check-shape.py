@@ -7,8 +7,8 @@ import source
 
 LINES_MAX, PARAMETERS_MAX, COLUMNS_MAX = 70, 6, 100
 
-# clang-format puts both braces of a function, and only of functions and initialisers, into column 0.
-FUNCTION = re.compile(r"^(?![#}\s])(?P<head>[^;{}=]*?\b(?P<name>\w+)\s*\((?P<parameters>[^;{}]*)\)[^;{}()]*)\n\{\n.*?^\}", re.M | re.S)
+# clang-format puts both braces of a function, and only of functions, into column 0.
+BODY = re.compile(r"\)\n\{\n.*?^\}", re.M | re.S)
 TODO = re.compile(r"\b(TODO|FIXME|XXX)\b(?!\(#\d+\))")
 # Spelled apart so that this file does not find itself.
 CONFLICT = re.compile(r"^(<{7}|>{7}|={7})( |$)", re.M)
@@ -26,16 +26,28 @@ def parameter_count(text):
     return 0 if text.strip() in ("", "void") else count
 
 
+def opening(text, closing):
+    """Where the parenthesis that ends at `closing` begins."""
+    depth = 0
+    for index in range(closing, -1, -1):
+        depth += (text[index] == ")") - (text[index] == "(")
+        if depth == 0:
+            return index
+    return 0
+
+
 def check_functions(path, text):
-    for match in FUNCTION.finditer(text):
-        line = line_of(text, match.start())
-        lines = match.group(0).count("\n") + 1
+    for match in BODY.finditer(text):
+        closing = match.start()
+        first = opening(text, closing)
+        name = re.search(r"\w*$", text[:first].rstrip()).group(0)
+        line = line_of(text, first)
+        lines = line_of(text, match.end()) - line + 1
         if lines > LINES_MAX:
-            source.found(path, line, "%s has %d lines, the limit is %d" % (match.group("name"), lines, LINES_MAX))
-        count = parameter_count(match.group("parameters"))
+            source.found(path, line, "%s has %d lines, the limit is %d" % (name, lines, LINES_MAX))
+        count = parameter_count(text[first + 1:closing])
         if count > PARAMETERS_MAX:
-            source.found(path, line, "%s has %d parameters, the limit is %d" %
-                         (match.group("name"), count, PARAMETERS_MAX))
+            source.found(path, line, "%s has %d parameters, the limit is %d" % (name, count, PARAMETERS_MAX))
 
 
 def check_lines(path, text):
