@@ -180,3 +180,11 @@ size_t mailbox_count(struct mailbox *mailbox)
     mailbox_unlock(mailbox);
     return count;
 }
+
+bool mailbox_closed(struct mailbox *mailbox)
+{
+    pthread_mutex_lock(&mailbox->lock);
+    bool closed = mailbox->closed;
+    pthread_mutex_unlock(&mailbox->lock);
+    return closed;
+}

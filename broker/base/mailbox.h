@@ -52,5 +52,6 @@ void mailbox_close(struct mailbox *mailbox);
 
 /* How many wait now; for metrics, since it may have changed on return. */
 size_t mailbox_count(struct mailbox *mailbox);
+bool mailbox_closed(struct mailbox *mailbox);
 
 #endif

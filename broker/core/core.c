@@ -131,6 +131,7 @@ static void init_state(struct core *core)
     list_init(&core->dropping_subs);
     list_init(&core->dropping_topics);
     core->changes++;
+    core->changes_committed = core->changes;
     core->batch++;
     core->gc_rows = 0;
     core->due_next_ms = UINT64_MAX;
@@ -345,11 +346,20 @@ static err_t write_meta(struct core *core)
     return state_put(core, STORE_META, span_text(META_KEY), span_of(value, sizeof value));
 }
 
+static bool is_clean(const struct core *core)
+{
+    return core->changes == core->changes_committed && list_empty(&core->dirty_subs) &&
+           list_empty(&core->dirty_shards) && list_empty(&core->dirty_blocks) && list_empty(&core->log.dirty);
+}
+
 static err_t core_flush(struct machine *machine, struct store_txn *txn)
 {
     struct core *core = core_of(machine);
     struct list_link *link;
     core->txn = txn;
+    if (is_clean(core)) {
+        return NULL;
+    }
     TRY(delivery_flush(core));
     TRY(block_flush(core, false));
     while ((link = list_pop(&core->dirty_shards)) != NULL) {
@@ -360,11 +370,17 @@ static err_t core_flush(struct machine *machine, struct store_txn *txn)
     return write_meta(core);
 }
 
+static bool core_dirty(const struct machine *machine)
+{
+    return !is_clean(core_of(machine));
+}
+
 static void core_committed(struct machine *machine)
 {
     struct core *core = core_of(machine);
     core->batch++;
     core->changes++;
+    core->changes_committed = core->changes;
     chunk_trim(core);
     block_trim(core);
 }
@@ -412,6 +428,7 @@ static const struct machine_ops core_ops = {
     .load = core_load,
     .apply = core_apply,
     .flush = core_flush,
+    .dirty = core_dirty,
     .committed = core_committed,
     .next_due_ms = core_next_due_ms,
     .destroy = core_destroy,

@@ -64,9 +64,17 @@ static err_t fire_chunk(struct core *core, const struct due_row *row)
     struct sub *sub = state_sub(core, bytes_get_be32(row->key + IDS_OFFSET));
     struct lane *lane = sub == NULL ? NULL : state_lane(sub, bytes_get_be32(row->key + IDS_OFFSET + 4));
     struct chunk *chunk = NULL;
-    if (lane != NULL) {
-        TRY(chunk_get(core, lane, bytes_get_be64(row->key + IDS_OFFSET + 8), false, &chunk));
+    if (lane == NULL) {
+        return NULL;
     }
+    err_t err = chunk_get(core, lane, bytes_get_be64(row->key + IDS_OFFSET + 8), false, &chunk);
+    if (err_code(err) == ERR_CORRUPT) {
+        /* Reported and passed over: one damaged row must not stop the clock of all others. */
+        core->effects->corrupt++;
+        err_free(err);
+        return NULL;
+    }
+    TRY(err);
     if (chunk == NULL) {
         return NULL;
     }

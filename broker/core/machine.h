@@ -24,6 +24,9 @@ struct machine_ops {
     err_t (*apply)(struct machine *machine, struct store_txn *txn, const struct command *command,
                    struct reply *reply, struct effects *effects);
     err_t (*flush)(struct machine *machine, struct store_txn *txn);
+    /* After flush: whether there is anything to commit. When not, the transaction may be dropped, and committed is
+     * called all the same. */
+    bool (*dirty)(const struct machine *machine);
     void (*committed)(struct machine *machine);
     /* When the next TICK has something to do: UINT64_MAX for never, 0 for now. */
     uint64_t (*next_due_ms)(const struct machine *machine);

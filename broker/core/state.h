@@ -148,6 +148,7 @@ struct core {
     struct store_txn *txn; /* of the call being served */
     struct effects *effects;
     uint64_t changes; /* to the store, in this process */
+    uint64_t changes_committed; /* `changes` when the last batch ended */
     uint64_t batch;
     uint64_t now_ms;
     uint64_t applied; /* commands ever */

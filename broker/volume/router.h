@@ -35,6 +35,7 @@ struct router_operation {
     /* the router's own */
     struct router *router;
     void (*advance)(struct router_operation *operation, struct router_call *call);
+    struct list_link finished;
     struct list calls; /* replies to read in `done`; freed by router_release */
     uint32_t pending;
     uint32_t step;
@@ -61,14 +62,14 @@ struct router_pull {
     uint64_t lease_ms; /* 0: the subscription's */
     uint64_t wait_ms;  /* 0: answer at once */
     /* the router's own */
-    struct catalog_sub *target;
     struct list_link waiting;
     struct heap_node deadline;
+    uint32_t sub_id;
     uint32_t volumes_asked;
     uint32_t volume_next;
     uint32_t taken;
     uint32_t taken_size;
-    bool woken_again;
+    struct router_call *call; /* the one that is out */
     bool cancelled;
     bool expired;
 };
@@ -184,11 +185,12 @@ uint32_t router_waiting(const struct router *router);
 /* Runs what has come back from the volumes and what has come due; called when the wake hook has been called, and
  * at router_next_due_ms at the latest. */
 void router_poll(struct router *router);
-uint64_t router_next_due_ms(const struct router *router); /* UINT64_MAX: nothing waits for a time */
+/* On the scale of clock_mono_us / 1000; UINT64_MAX: nothing waits for a time, 0: at once. */
+uint64_t router_next_due_ms(const struct router *router);
 
 /* Answers waiting pulls with UNAVAILABLE and refuses new operations; what is in the volumes still finishes. */
 void router_drain(struct router *router);
-/* Operations not yet done. */
+/* Operations not yet done, and commands not yet back. */
 uint32_t router_pending(const struct router *router);
 
 #endif

@@ -1,0 +1,478 @@
+#include "broker/volume/volume.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "broker/base/log.h"
+#include "broker/base/map.h"
+
+enum {
+    NAME_SIZE = 32,
+    TICK_BUDGET = 4096,
+    FULL_PERCENT = 90,
+    MAINTAIN_MS = 60 * 1000,
+    WOKEN_MAX = 64 * 1024 * 1024,
+};
+
+struct volume {
+    struct volume_options options;
+    char name[NAME_SIZE];
+    pthread_t thread;
+    struct mailbox mailbox;
+    struct machine *machine;
+    struct store *store;
+    struct list batch;     /* calls being served */
+    struct list waiting;   /* taken from the mailbox, for a later batch */
+    struct effects effects;
+    struct reply tick_reply;
+    struct map armed;      /* subscriptions to tell about */
+    uint64_t maintained_ms;
+    bool full;
+    bool failed;
+
+    pthread_mutex_t lock;  /* of what follows */
+    struct buf woken;
+    struct volume_status status;
+};
+
+/* Why one attempt at a batch failed, and what can be done. */
+struct attempt {
+    err_t err;
+    struct call *call; /* in whose apply; NULL: elsewhere */
+};
+
+static bool is_space(enum err_code code)
+{
+    return code == ERR_NO_SPACE || code == ERR_MAP_FULL;
+}
+
+static void clear_reply(struct reply *reply)
+{
+    buf_reset(&reply->items);
+    buf_reset(&reply->payload);
+    struct buf items = reply->items;
+    struct buf payload = reply->payload;
+    *reply = (struct reply){.items = items, .payload = payload};
+}
+
+static void clear_effects(struct effects *effects)
+{
+    struct buf woken = effects->woken;
+    buf_reset(&woken);
+    *effects = (struct effects){.woken = woken};
+}
+
+static void fail_volume(struct volume *volume, err_t err)
+{
+    volume->failed = true;
+    pthread_mutex_lock(&volume->lock);
+    volume->status.failed = true;
+    snprintf(volume->status.failure, sizeof volume->status.failure, "%s", err_message(err));
+    pthread_mutex_unlock(&volume->lock);
+    LOG_ERROR("volume failed", LOG_TEXT("volume", volume->name), LOG_ERR(err));
+}
+
+/* Refuses a call whatever it asks; a publish tells it of each message, a settlement of each receipt. */
+static void refuse(struct call *call, enum err_code code, const char *detail)
+{
+    struct command *command = &call->command;
+    clear_reply(&call->reply);
+    reply_fail(&call->reply, code, detail);
+    if (command->type == COMMAND_PUBLISH) {
+        for (uint32_t index = 0; index < command->publish.count; index++) {
+            command->publish.results[index] = (struct publish_result){.code = code};
+        }
+    }
+    if (command->type == COMMAND_ACK || command->type == COMMAND_NACK || command->type == COMMAND_EXTEND) {
+        for (uint32_t index = 0; index < command->settle.count; index++) {
+            command->settle.results[index] = code;
+        }
+    }
+}
+
+static void refuse_batch(struct volume *volume, enum err_code code, const char *detail)
+{
+    for (struct list_link *link = list_first(&volume->batch); link != NULL; link = list_next(&volume->batch, link)) {
+        refuse(container_of(link, struct call, link), code, detail);
+    }
+}
+
+static err_t load(struct volume *volume)
+{
+    struct store_txn *txn = NULL;
+    TRY(store_begin(volume->store, STORE_WRITE, &txn));
+    err_t err = volume->machine->ops->load(volume->machine, txn);
+    store_abort(txn);
+    return err;
+}
+
+static err_t tick(struct volume *volume, struct store_txn *txn, uint64_t now_ms)
+{
+    if (volume->machine->ops->next_due_ms(volume->machine) > now_ms) {
+        return NULL;
+    }
+    const struct command command = {.type = COMMAND_TICK, .now_ms = now_ms, .tick.budget = TICK_BUDGET};
+    clear_reply(&volume->tick_reply);
+    return volume->machine->ops->apply(volume->machine, txn, &command, &volume->tick_reply, &volume->effects);
+}
+
+static err_t apply_batch(struct volume *volume, struct store_txn *txn, bool no_space, struct attempt *attempt)
+{
+    uint64_t now_ms = clock_wall_ms(volume->options.clock);
+    TRY(tick(volume, txn, now_ms));
+    for (struct list_link *link = list_first(&volume->batch); link != NULL; link = list_next(&volume->batch, link)) {
+        struct call *call = container_of(link, struct call, link);
+        call->command.now_ms = now_ms;
+        call->command.no_space = no_space;
+        clear_reply(&call->reply);
+        attempt->call = call;
+        TRY(volume->machine->ops->apply(volume->machine, txn, &call->command, &call->reply, &volume->effects));
+    }
+    attempt->call = NULL;
+    return volume->machine->ops->flush(volume->machine, txn);
+}
+
+static void observe(struct volume *volume, enum volume_measure measure, uint64_t value)
+{
+    if (volume->options.observe != NULL) {
+        volume->options.observe(volume->options.observe_context, measure, value);
+    }
+}
+
+/* One transaction for the batch. On failure nothing has changed and the machine has been built anew. */
+static struct attempt try_batch(struct volume *volume, bool no_space)
+{
+    struct attempt attempt = {.err = NULL};
+    struct store_txn *txn = NULL;
+    clear_effects(&volume->effects);
+    attempt.err = store_begin(volume->store, STORE_WRITE, &txn);
+    if (attempt.err != NULL) {
+        return attempt;
+    }
+    attempt.err = apply_batch(volume, txn, no_space, &attempt);
+    if (attempt.err != NULL) {
+        store_abort(txn);
+    } else if (!volume->machine->ops->dirty(volume->machine)) {
+        store_abort(txn);
+        volume->machine->ops->committed(volume->machine);
+        return attempt;
+    } else {
+        uint64_t start_us = clock_mono_us(volume->options.clock);
+        attempt.err = store_commit(txn);
+        observe(volume, VOLUME_FLUSH_US, clock_mono_us(volume->options.clock) - start_us);
+    }
+    if (attempt.err == NULL) {
+        volume->machine->ops->committed(volume->machine);
+        return attempt;
+    }
+    err_t err = load(volume);
+    if (err != NULL) {
+        err_free(attempt.err);
+        attempt = (struct attempt){.err = err};
+    }
+    return attempt;
+}
+
+/* Takes a call that cannot be served out of the batch and answers it alone. */
+static void refuse_alone(struct volume *volume, const struct attempt *attempt)
+{
+    struct list alone;
+    list_init(&alone);
+    list_remove(&attempt->call->link);
+    list_append(&alone, &attempt->call->link);
+    LOG_ERROR("command refused", LOG_TEXT("volume", volume->name), LOG_ERR(attempt->err));
+    refuse(attempt->call, err_code(attempt->err), err_message(attempt->err));
+    mailbox_send_all(attempt->call->reply_to, &alone, 1);
+}
+
+/* Runs the batch until it is committed or refused. */
+static void run_batch(struct volume *volume)
+{
+    bool grown = true;
+    bool no_space = volume->full;
+    for (;;) {
+        struct attempt attempt = try_batch(volume, no_space);
+        if (attempt.err == NULL) {
+            return;
+        }
+        enum err_code code = err_code(attempt.err);
+        if (code == ERR_MAP_FULL && grown) {
+            err_t err = store_grow(volume->store);
+            grown = err == NULL;
+            err_free(err);
+        } else if (is_space(code) && !no_space) {
+            no_space = true;
+            volume->full = true;
+            LOG_WARN("volume full", LOG_TEXT("volume", volume->name), LOG_ERR(attempt.err));
+        } else if (is_space(code)) {
+            refuse_batch(volume, ERR_NO_SPACE, "the disk is full");
+            err_free(attempt.err);
+            return;
+        } else if (attempt.call != NULL && (code == ERR_CORRUPT || code == ERR_MEMORY)) {
+            refuse_alone(volume, &attempt);
+        } else {
+            fail_volume(volume, attempt.err);
+            refuse_batch(volume, ERR_UNAVAILABLE, "the volume has failed");
+            err_free(attempt.err);
+            return;
+        }
+        err_free(attempt.err);
+    }
+}
+
+/* Remembers the pulls that found nothing and asked to be told. */
+static void arm(struct volume *volume)
+{
+    for (struct list_link *link = list_first(&volume->batch); link != NULL; link = list_next(&volume->batch, link)) {
+        struct call *call = container_of(link, struct call, link);
+        if (call->arm && call->reply.items.size == 0 &&
+            !map_put(&volume->armed, call->command.pull.sub_id, volume)) {
+            /* Without memory to remember it by, tell at once: the pull is tried again. */
+            buf_append(&volume->effects.woken, &call->command.pull.sub_id, sizeof call->command.pull.sub_id);
+        }
+    }
+}
+
+static void answer(struct volume *volume)
+{
+    while (!list_empty(&volume->batch)) {
+        struct call *first = container_of(list_first(&volume->batch), struct call, link);
+        struct mailbox *reply_to = first->reply_to;
+        struct list same;
+        list_init(&same);
+        size_t count = 0;
+        struct list_link *link = list_first(&volume->batch);
+        while (link != NULL && container_of(link, struct call, link)->reply_to == reply_to) {
+            struct list_link *next = list_next(&volume->batch, link);
+            list_remove(link);
+            list_append(&same, link);
+            link = next;
+            count++;
+        }
+        mailbox_send_all(reply_to, &same, count);
+    }
+}
+
+/* Tells about subscriptions that were armed and may now have something. */
+static void tell_woken(struct volume *volume)
+{
+    const uint32_t *ids = (const uint32_t *)(const void *)volume->effects.woken.data;
+    size_t count = volume->effects.woken.size / sizeof *ids;
+    bool any = false;
+    pthread_mutex_lock(&volume->lock);
+    for (size_t index = 0; index < count; index++) {
+        if (map_remove(&volume->armed, ids[index]) != NULL) {
+            buf_append(&volume->woken, &ids[index], sizeof ids[index]);
+            any = true;
+        }
+    }
+    pthread_mutex_unlock(&volume->lock);
+    if (any) {
+        volume->options.wake(volume->options.wake_context);
+    }
+}
+
+static void update_status(struct volume *volume, size_t commands)
+{
+    struct store_stats stats;
+    store_stats(volume->store, &stats);
+    if (!volume->failed) {
+        err_t err = store_reserve(volume->store, volume->options.reserve);
+        uint64_t quota = volume->options.quota;
+        bool over = quota != 0 && stats.used_size >= quota / 100 * FULL_PERCENT;
+        bool full = err != NULL || over;
+        if (full != volume->full) {
+            LOG_WARN(full ? "volume full" : "volume has room again", LOG_TEXT("volume", volume->name),
+                     LOG_U64("used_bytes", stats.used_size));
+        }
+        volume->full = full;
+        err_free(err);
+    }
+    pthread_mutex_lock(&volume->lock);
+    volume->status.full = volume->full;
+    volume->status.store = stats;
+    volume->status.commands_total += commands;
+    volume->status.commits_total = stats.commit_count;
+    pthread_mutex_unlock(&volume->lock);
+}
+
+static void maintain(struct volume *volume)
+{
+    uint64_t now_ms = clock_wall_ms(volume->options.clock);
+    if (now_ms < volume->maintained_ms + MAINTAIN_MS) {
+        return;
+    }
+    volume->maintained_ms = now_ms;
+    err_t err = store_maintain(volume->store);
+    if (err != NULL) {
+        LOG_WARN("maintenance failed", LOG_TEXT("volume", volume->name), LOG_ERR(err));
+        err_free(err);
+    }
+}
+
+static void serve_batch(struct volume *volume, size_t count)
+{
+    uint64_t start_us = clock_mono_us(volume->options.clock);
+    if (volume->failed) {
+        refuse_batch(volume, ERR_UNAVAILABLE, "the volume has failed");
+        answer(volume);
+        return;
+    }
+    run_batch(volume);
+    arm(volume);
+    answer(volume);
+    tell_woken(volume);
+    if (volume->options.report != NULL) {
+        volume->options.report(volume->options.observe_context, &volume->effects);
+    }
+    observe(volume, VOLUME_BATCH_US, clock_mono_us(volume->options.clock) - start_us);
+    observe(volume, VOLUME_BATCH_SIZE, count);
+    update_status(volume, count);
+    maintain(volume);
+}
+
+/* Moves calls into the batch up to its bounds. */
+static size_t fill_batch(struct volume *volume)
+{
+    size_t count = 0;
+    uint64_t size = 0;
+    struct list_link *link;
+    while (count < volume->options.batch_max && (link = list_first(&volume->waiting)) != NULL) {
+        struct call *call = container_of(link, struct call, link);
+        if (count > 0 && size + call->size > volume->options.batch_bytes) {
+            break;
+        }
+        list_remove(link);
+        list_append(&volume->batch, link);
+        size += call->size;
+        count++;
+    }
+    return count;
+}
+
+static uint64_t time_to_wait(const struct volume *volume)
+{
+    if (volume->failed) {
+        return UINT64_MAX;
+    }
+    uint64_t due_ms = volume->machine->ops->next_due_ms(volume->machine);
+    uint64_t now_ms = clock_wall_ms(volume->options.clock);
+    uint64_t wait_ms = due_ms <= now_ms ? 0 : due_ms - now_ms;
+    return due_ms == UINT64_MAX || wait_ms > MAINTAIN_MS ? MAINTAIN_MS : wait_ms;
+}
+
+static bool is_due(const struct volume *volume)
+{
+    return !volume->failed &&
+           volume->machine->ops->next_due_ms(volume->machine) <= clock_wall_ms(volume->options.clock);
+}
+
+static void *run(void *argument)
+{
+    struct volume *volume = argument;
+    for (;;) {
+        size_t max = volume->options.batch_max;
+        if (list_empty(&volume->waiting)) {
+            mailbox_wait(&volume->mailbox, &volume->waiting, max, time_to_wait(volume));
+        } else {
+            mailbox_take(&volume->mailbox, &volume->waiting, max);
+        }
+        size_t count = fill_batch(volume);
+        if (count > 0 || is_due(volume)) {
+            serve_batch(volume, count);
+        } else if (mailbox_closed(&volume->mailbox)) {
+            return NULL;
+        } else {
+            maintain(volume);
+        }
+    }
+}
+
+static void destroy(struct volume *volume)
+{
+    mailbox_deinit(&volume->mailbox);
+    pthread_mutex_destroy(&volume->lock);
+    buf_deinit(&volume->effects.woken);
+    buf_deinit(&volume->woken);
+    reply_deinit(&volume->tick_reply);
+    map_deinit(&volume->armed);
+    free(volume);
+}
+
+err_t volume_start(const struct volume_options *options, struct volume **out)
+{
+    struct volume *volume = calloc(1, sizeof *volume);
+    if (volume == NULL) {
+        return ERR(MEMORY, "no memory for a volume");
+    }
+    err_t err = mailbox_init(&volume->mailbox, options->mailbox_max, NULL, NULL);
+    if (err != NULL) {
+        free(volume);
+        return err_passed(err, __func__);
+    }
+    volume->options = *options;
+    snprintf(volume->name, sizeof volume->name, "%s", options->name);
+    volume->store = options->store;
+    volume->machine = options->machine;
+    list_init(&volume->batch);
+    list_init(&volume->waiting);
+    buf_init(&volume->effects.woken, WOKEN_MAX);
+    buf_init(&volume->woken, WOKEN_MAX);
+    reply_init(&volume->tick_reply);
+    map_init(&volume->armed);
+    pthread_mutex_init(&volume->lock, NULL);
+    volume->maintained_ms = clock_wall_ms(options->clock);
+    TRY_OUT(load(volume));
+    update_status(volume, 0);
+    if (pthread_create(&volume->thread, NULL, run, volume) != 0) {
+        err = ERR(MEMORY, "no thread for %s", volume->name);
+    }
+out:
+    if (err != NULL) {
+        destroy(volume);
+        return err;
+    }
+    *out = volume;
+    return NULL;
+}
+
+bool volume_send(struct volume *volume, struct call *call)
+{
+    return mailbox_send(&volume->mailbox, &call->link);
+}
+
+void volume_take_woken(struct volume *volume, struct buf *out)
+{
+    pthread_mutex_lock(&volume->lock);
+    buf_append_span(out, buf_span(&volume->woken));
+    buf_reset(&volume->woken);
+    pthread_mutex_unlock(&volume->lock);
+}
+
+void volume_status(struct volume *volume, struct volume_status *out)
+{
+    pthread_mutex_lock(&volume->lock);
+    *out = volume->status;
+    pthread_mutex_unlock(&volume->lock);
+    out->mailbox_count = mailbox_count(&volume->mailbox);
+}
+
+const char *volume_name(const struct volume *volume)
+{
+    return volume->name;
+}
+
+struct store *volume_store(struct volume *volume)
+{
+    return volume->store;
+}
+
+void volume_stop(struct volume *volume)
+{
+    mailbox_close(&volume->mailbox);
+    pthread_join(volume->thread, NULL);
+    volume->machine->ops->destroy(volume->machine);
+    store_close(volume->store);
+    destroy(volume);
+}

@@ -1,0 +1,78 @@
+/* A volume: one thread, one environment, one state machine, one mailbox (DESIGN 3).
+ *
+ * The thread takes what the mailbox holds, applies it in one write transaction, commits (one flush for all), then
+ * sends the replies: nothing leaves before the commit that made it true. While it flushes, the next batch gathers.
+ *
+ * When a commit fails for want of space, the batch is run again with its publishes refused; when that fails too, all
+ * of it is refused and nothing has changed. When it fails for any other reason the volume stops for good (a failed
+ * flush is never retried): it answers UNAVAILABLE and says why in its status. A command that meets damaged data is
+ * refused alone. */
+#ifndef VOLUME_VOLUME_H
+#define VOLUME_VOLUME_H
+
+#include "broker/base/clock.h"
+#include "broker/base/mailbox.h"
+#include "broker/core/machine.h"
+
+/* A command on its way to a volume and back. Owned by whoever has it: sender, mailbox, thread, sender again. */
+struct call {
+    struct list_link link;
+    struct command command;
+    struct reply reply;
+    struct mailbox *reply_to;
+    uint32_t size; /* bytes of messages in it */
+    bool arm;      /* PULL: when it finds nothing, tell (volume_take_woken) when there may be something */
+};
+
+/* Counts and times kept by the thread; durations go to `observe`. */
+enum volume_measure { VOLUME_BATCH_US, VOLUME_FLUSH_US, VOLUME_BATCH_SIZE };
+
+struct volume_options {
+    const char *name;        /* for the log; copied */
+    struct store *store;     /* taken on success */
+    struct machine *machine; /* likewise */
+    const struct clock *clock;
+    uint32_t mailbox_max;    /* commands waiting; further ones are refused with BUSY */
+    uint32_t batch_max;      /* commands in one commit */
+    uint64_t batch_bytes;    /* bytes of messages in one commit */
+    uint64_t quota;          /* bytes; 0: none. Publishes are refused at 90 % of it */
+    uint64_t reserve;        /* bytes kept ready for commits on a full disk */
+    void (*wake)(void *context); /* replies or woken subscriptions are there to be taken; from the thread */
+    void *wake_context;
+    /* May be NULL; from the thread. */
+    void (*observe)(void *context, enum volume_measure measure, uint64_t value);
+    void (*report)(void *context, const struct effects *effects);
+    void *observe_context;
+};
+
+struct volume_status {
+    bool failed;
+    bool full;
+    char failure[160];
+    struct store_stats store;
+    uint64_t mailbox_count;
+    uint64_t commands_total;
+    uint64_t commits_total;
+};
+
+struct volume;
+
+/* Loads the machine and starts the thread. */
+err_t volume_start(const struct volume_options *options, struct volume **out) MUST_CHECK;
+
+/* Takes `call` on true; its reply comes to call->reply_to. False: the mailbox is full or closed. */
+bool volume_send(struct volume *volume, struct call *call);
+
+/* Moves the ids of woken subscriptions to the end of `out`. */
+void volume_take_woken(struct volume *volume, struct buf *out);
+
+void volume_status(struct volume *volume, struct volume_status *out);
+const char *volume_name(const struct volume *volume);
+
+/* The store, for backups from another thread. */
+struct store *volume_store(struct volume *volume);
+
+/* Finishes what the mailbox holds, ends the thread and closes store and machine. */
+void volume_stop(struct volume *volume);
+
+#endif
