@@ -5,10 +5,10 @@
  * does reading stop. End of input while the handler has a request means that the client is gone: a
  * half-closed connection cannot be told from a dead one, and a lease must not go to the dead. Once
  * the answer is on its way, it is sent to its end. */
+#include "broker/http/conn.h"
+
 #include <assert.h>
 #include <stdlib.h>
-
-#include "broker/http/conn.h"
 
 static void conn_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out);
 static void conn_on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buffer);

@@ -232,6 +232,7 @@ void http_respond(struct http_exchange *exchange, int status, const char *conten
         http_slot_release(slot);
         return;
     }
+    assert(slot->server != NULL); /* its connections are closed before a server goes */
     slot->conn->ends = slot->conn->ends || slot->server->is_draining;
     if (body != NULL) {
         slot->answer = *body;

@@ -24,11 +24,11 @@
 #include "broker/base/span.h"
 
 struct http_limits {
-    uint32_t connections_max;   /* further ones are accepted, answered 503 and closed */
-    uint32_t header_size_max;   /* request line and headers together: 431 */
-    uint32_t header_count_max;  /* 431 */
-    uint32_t body_size_max;     /* 413, after at most this plus 64 KiB have been read; for chunked
-                                   bodies also when size lines, extensions and trailers pass 32 KiB */
+    uint32_t connections_max;  /* further ones are accepted, answered 503 and closed */
+    uint32_t header_size_max;  /* request line and headers together: 431 */
+    uint32_t header_count_max; /* 431 */
+    uint32_t body_size_max;    /* 413, after at most this plus 64 KiB have been read; in chunks also
+                                  when what is not body (sizes, trailers) passes 32 KiB */
     uint32_t header_timeout_ms; /* first byte to end of headers: 408 */
     uint32_t body_rate_min; /* bytes per second, averaged from the end of the headers: 408; so is a
                                body of which nothing comes for 5 s */

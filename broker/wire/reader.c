@@ -296,25 +296,75 @@ bool reader_nil(struct reader *reader)
     return reader_expect(reader, READER_NIL, &item, "nil is wanted");
 }
 
-/* The rest differ only in kind and member. */
-#define READER_TYPED(name, type, wanted, member, failure)                                          \
-    bool reader_##name(struct reader *reader, type *out)                                           \
-    {                                                                                              \
-        struct reader_item item;                                                                   \
-        if (!reader_expect(reader, wanted, &item, failure)) {                                      \
-            return false;                                                                          \
-        }                                                                                          \
-        *out = item.member;                                                                        \
-        return true;                                                                               \
+bool reader_bool(struct reader *reader, bool *out)
+{
+    struct reader_item item;
+    bool is_read = reader_expect(reader, READER_BOOL, &item, "a boolean is wanted");
+    if (is_read) {
+        *out = item.boolean;
     }
-READER_TYPED(bool, bool, READER_BOOL, boolean, "a boolean is wanted")
-READER_TYPED(u64, uint64_t, READER_UINT, unsigned_, "a non-negative integer is wanted")
-READER_TYPED(f64, double, READER_FLOAT, number, "a float is wanted")
-READER_TYPED(str, struct span, READER_STR, bytes, "a string is wanted")
-READER_TYPED(bin, struct span, READER_BIN, bytes, "a binary is wanted")
-READER_TYPED(array, uint32_t, READER_ARRAY, count, "an array is wanted")
-READER_TYPED(map, uint32_t, READER_MAP, count, "a map is wanted")
-#undef READER_TYPED
+    return is_read;
+}
+
+bool reader_u64(struct reader *reader, uint64_t *out)
+{
+    struct reader_item item;
+    bool is_read = reader_expect(reader, READER_UINT, &item, "a non-negative integer is wanted");
+    if (is_read) {
+        *out = item.unsigned_;
+    }
+    return is_read;
+}
+
+bool reader_f64(struct reader *reader, double *out)
+{
+    struct reader_item item;
+    bool is_read = reader_expect(reader, READER_FLOAT, &item, "a float is wanted");
+    if (is_read) {
+        *out = item.number;
+    }
+    return is_read;
+}
+
+bool reader_str(struct reader *reader, struct span *out)
+{
+    struct reader_item item;
+    bool is_read = reader_expect(reader, READER_STR, &item, "a string is wanted");
+    if (is_read) {
+        *out = item.bytes;
+    }
+    return is_read;
+}
+
+bool reader_bin(struct reader *reader, struct span *out)
+{
+    struct reader_item item;
+    bool is_read = reader_expect(reader, READER_BIN, &item, "a binary is wanted");
+    if (is_read) {
+        *out = item.bytes;
+    }
+    return is_read;
+}
+
+bool reader_array(struct reader *reader, uint32_t *out)
+{
+    struct reader_item item;
+    bool is_read = reader_expect(reader, READER_ARRAY, &item, "an array is wanted");
+    if (is_read) {
+        *out = item.count;
+    }
+    return is_read;
+}
+
+bool reader_map(struct reader *reader, uint32_t *out)
+{
+    struct reader_item item;
+    bool is_read = reader_expect(reader, READER_MAP, &item, "a map is wanted");
+    if (is_read) {
+        *out = item.count;
+    }
+    return is_read;
+}
 
 bool reader_i64(struct reader *reader, int64_t *out)
 {

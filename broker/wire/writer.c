@@ -16,18 +16,35 @@ static msgpack_packer writer_packer(struct buf *to)
     return packer;
 }
 
-#define WRITER_VALUE(name, type, pack)                                                             \
-    void writer_##name(struct buf *to, type value)                                                 \
-    {                                                                                              \
-        msgpack_packer packer = writer_packer(to);                                                 \
-        pack(&packer, value);                                                                      \
-    }
-WRITER_VALUE(u64, uint64_t, msgpack_pack_uint64)
-WRITER_VALUE(i64, int64_t, msgpack_pack_int64)
-WRITER_VALUE(f64, double, msgpack_pack_double)
-WRITER_VALUE(array, uint32_t, msgpack_pack_array)
-WRITER_VALUE(map, uint32_t, msgpack_pack_map)
-#undef WRITER_VALUE
+void writer_u64(struct buf *to, uint64_t value)
+{
+    msgpack_packer packer = writer_packer(to);
+    msgpack_pack_uint64(&packer, value);
+}
+
+void writer_i64(struct buf *to, int64_t value)
+{
+    msgpack_packer packer = writer_packer(to);
+    msgpack_pack_int64(&packer, value);
+}
+
+void writer_f64(struct buf *to, double value)
+{
+    msgpack_packer packer = writer_packer(to);
+    msgpack_pack_double(&packer, value);
+}
+
+void writer_array(struct buf *to, uint32_t count)
+{
+    msgpack_packer packer = writer_packer(to);
+    msgpack_pack_array(&packer, count);
+}
+
+void writer_map(struct buf *to, uint32_t count)
+{
+    msgpack_packer packer = writer_packer(to);
+    msgpack_pack_map(&packer, count);
+}
 
 void writer_nil(struct buf *to)
 {

@@ -46,6 +46,14 @@ static void write_item(struct buf *to, const struct reader_item *item)
     }
 }
 
+/* A NaN must come back as the same NaN, so bits are compared and not values. */
+static uint64_t float_bits(double number)
+{
+    uint64_t bits;
+    memcpy(&bits, &number, sizeof bits);
+    return bits;
+}
+
 static int same_item(const struct reader_item *a, const struct reader_item *b)
 {
     if (a->kind != b->kind) {
@@ -61,7 +69,7 @@ static int same_item(const struct reader_item *a, const struct reader_item *b)
     case READER_INT:
         return a->signed_ == b->signed_ && a->signed_ < 0;
     case READER_FLOAT:
-        return memcmp(&a->number, &b->number, sizeof a->number) == 0;
+        return float_bits(a->number) == float_bits(b->number);
     case READER_STR:
     case READER_BIN:
         return span_equal(a->bytes, b->bytes);
