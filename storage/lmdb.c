@@ -388,13 +388,14 @@ static const struct store_ops lmdb_ops = {
     .close = lmdb_close,
 };
 
-static err_t lmdb_open_at(const struct lmdb_options *options, const char *path, struct store **out)
+static err_t lmdb_open_at(const struct lmdb_options *options, const char *path, bool fresh,
+                          struct store **out)
 {
     struct lmdb_store *store = calloc(1, sizeof *store);
     if (store == NULL) {
         return ERR(MEMORY, "no memory for a store");
     }
-    err_t err = lmdb_env_open(&store->env, options, path);
+    err_t err = lmdb_env_open(&store->env, options, path, fresh);
     if (err != NULL) {
         free(store);
         return err_passed(err, __func__);
@@ -434,7 +435,7 @@ static err_t lmdb_write_marker(struct store *store, const struct lmdb_options *o
 static err_t lmdb_create_as(const struct lmdb_options *options, const char *name)
 {
     struct store *store;
-    TRY(lmdb_open_at(options, name, &store));
+    TRY(lmdb_open_at(options, name, true, &store));
     err_t err = lmdb_write_marker(store, options);
     store_close(store);
     if (err != NULL) {
@@ -506,6 +507,7 @@ static err_t lmdb_check_marker(struct store *store, const struct lmdb_options *o
         return ERR(FORMAT, "%s belongs to node %016lx, not to %016lx", options->path,
                    marker.identity, options->node_identity);
     }
+    TRY(lmdb_env_complete(&lmdb_store_of(store)->env));
     if (!options->read_only) {
         TRY(format_migrate(store));
     }
@@ -541,7 +543,7 @@ err_t lmdb_store_open(const struct lmdb_options *options, struct store **out)
         TRY(lmdb_create(options));
     }
     struct store *store;
-    TRY(lmdb_open_at(options, options->path, &store));
+    TRY(lmdb_open_at(options, options->path, false, &store));
     err_t err = lmdb_check_marker(store, options);
     if (err != NULL) {
         store_close(store);

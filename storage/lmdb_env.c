@@ -227,10 +227,56 @@ static err_t lmdb_env_open_mapped(struct lmdb_env *env, const struct lmdb_option
     return NULL;
 }
 
-/* A file cut off before its last page would end the process with SIGBUS when a page behind its end
- * is read. A page of zeros is no page to LMDB, which then reports a corrupt file. The last pages
- * may also be missing rightly: pages freed in the transaction that first took them are never
- * written. */
+/* Counts the pages from `first` on that the free list holds. */
+static int lmdb_count_free(MDB_txn *txn, uint64_t first, uint64_t *out)
+{
+    enum { FREE_LIST };
+    MDB_cursor *cursor;
+    MDB_val key;
+    MDB_val pages;
+    int rc = mdb_cursor_open(txn, FREE_LIST, &cursor);
+    if (rc != 0) {
+        return rc;
+    }
+    *out = 0;
+    while ((rc = mdb_cursor_get(cursor, &key, &pages, MDB_NEXT)) == 0) {
+        const size_t *ids = pages.mv_data;
+        if (pages.mv_size < sizeof ids[0] || ids[0] > pages.mv_size / sizeof ids[0] - 1) {
+            rc = MDB_CORRUPTED;
+            break;
+        }
+        for (size_t i = 1; i <= ids[0]; i++) {
+            *out += ids[i] >= first;
+        }
+    }
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static err_t lmdb_env_check_missing(const struct lmdb_env *env, uint64_t file_size, uint64_t end)
+{
+    MDB_txn *txn;
+    MDB_stat stat;
+    uint64_t free_count = 0;
+    int rc = mdb_env_stat(env->mdb, &stat);
+    assert(rc == 0);
+    rc = mdb_txn_begin(env->mdb, NULL, MDB_RDONLY, &txn);
+    if (rc != 0) {
+        return lmdb_env_err(env, rc, "begin");
+    }
+    rc = lmdb_count_free(txn, file_size / stat.ms_psize, &free_count);
+    mdb_txn_abort(txn);
+    if (rc != 0 || free_count < end / stat.ms_psize - file_size / stat.ms_psize) {
+        return ERR(CORRUPT, "%s has been cut off: %lu of %lu bytes are there", env->path, file_size,
+                   end);
+    }
+    return NULL;
+}
+
+/* A file that was cut off would end the process with SIGBUS once a page behind its end is read.
+ * Pages may be missing rightly, though: those freed in the transaction that first took them are
+ * never written. The two are told apart by the free list, read with the file extended, since to
+ * LMDB a page of zeros is no page and gives a clean error. */
 static err_t lmdb_env_check_end(const struct lmdb_env *env)
 {
     int fd;
@@ -241,33 +287,40 @@ static err_t lmdb_env_check_end(const struct lmdb_env *env)
         return NULL;
     }
     if (env->read_only) {
-        return ERR(CORRUPT, "%s ends after %lu of %lu bytes", env->path, file_size, end);
+        return ERR(CORRUPT,
+                   "%s is cut off, or needs to be opened for writing once: %lu of %lu bytes",
+                   env->path, file_size, end);
     }
     if (ftruncate(fd, (off_t)end) != 0) {
         return lmdb_file_err("extend", env->path);
     }
+    err_t err = lmdb_env_check_missing(env, file_size, end);
+    if (err != NULL) {
+        (void)!ftruncate(fd, (off_t)file_size); /* evidence stays as it was found */
+        return err_passed(err, __func__);
+    }
     return NULL;
 }
 
-static err_t lmdb_env_open_tables(struct lmdb_env *env)
+/* Opens the tables that are there, or all with `flags` MDB_CREATE; the others stay 0, which is no
+ * table. */
+static err_t lmdb_env_open_tables(struct lmdb_env *env, unsigned flags)
 {
     MDB_txn *txn;
     errno = 0;
-    int rc = mdb_txn_begin(env->mdb, NULL, env->read_only ? MDB_RDONLY : 0, &txn);
+    int rc = mdb_txn_begin(env->mdb, NULL, flags == MDB_CREATE ? 0 : MDB_RDONLY, &txn);
     if (rc != 0) {
         return lmdb_env_err(env, rc, "begin");
     }
-    for (unsigned i = 0; i < STORE_TABLE_COUNT; i++) {
-        rc = mdb_dbi_open(txn, lmdb_table_names[i], env->read_only ? 0 : MDB_CREATE,
-                          &env->tables[i]);
-        if (rc != 0) {
-            mdb_txn_abort(txn);
-            if (rc == MDB_NOTFOUND) {
-                return ERR(FORMAT, "%s has no table %s: not an environment of Flare, or older",
-                           env->path, lmdb_table_names[i]);
-            }
-            return lmdb_env_err(env, rc, lmdb_table_names[i]);
+    for (unsigned i = 0; i < STORE_TABLE_COUNT && (rc == 0 || rc == MDB_NOTFOUND); i++) {
+        rc = mdb_dbi_open(txn, lmdb_table_names[i], flags, &env->tables[i]);
+        if (rc == MDB_NOTFOUND) {
+            env->tables[i] = 0;
         }
+    }
+    if (rc != 0 && rc != MDB_NOTFOUND) {
+        mdb_txn_abort(txn);
+        return lmdb_env_err(env, rc, "open the tables");
     }
     /* A reader too has to commit, or its tables are closed again. */
     rc = mdb_txn_commit(txn);
@@ -277,7 +330,23 @@ static err_t lmdb_env_open_tables(struct lmdb_env *env)
     return NULL;
 }
 
-err_t lmdb_env_open(struct lmdb_env *env, const struct lmdb_options *options, const char *path)
+err_t lmdb_env_complete(struct lmdb_env *env)
+{
+    for (unsigned i = 0; i < STORE_TABLE_COUNT; i++) {
+        if (env->tables[i] != 0) {
+            continue;
+        }
+        if (env->read_only) {
+            return ERR(FORMAT, "%s has no table %s yet: start the broker on it once", env->path,
+                       lmdb_table_names[i]);
+        }
+        return lmdb_env_open_tables(env, MDB_CREATE);
+    }
+    return NULL;
+}
+
+err_t lmdb_env_open(struct lmdb_env *env, const struct lmdb_options *options, const char *path,
+                    bool fresh)
 {
     *env = (struct lmdb_env){
         .read_only = options->read_only,
@@ -295,7 +364,11 @@ err_t lmdb_env_open(struct lmdb_env *env, const struct lmdb_options *options, co
     }
     TRY_OUT(lmdb_env_open_mapped(env, options, path));
     TRY_OUT(lmdb_env_check_end(env));
-    TRY_OUT(lmdb_env_open_tables(env));
+    TRY_OUT(lmdb_env_open_tables(env, fresh ? MDB_CREATE : 0));
+    if (env->tables[STORE_META] == 0) {
+        err = ERR(FORMAT, "%s has no table META: not an environment of Flare", path);
+        goto out;
+    }
     if (!env->read_only) {
         TRY_OUT(lmdb_env_maintain(env));
     }

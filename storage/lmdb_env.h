@@ -36,10 +36,14 @@ struct lmdb_env {
  * from a failing disk it looks at errno: set that to 0 before a call that may write. */
 err_t lmdb_env_err(const struct lmdb_env *env, int rc, const char *call) MUST_CHECK;
 
-/* Opens the file at options->path, which must exist (lmdb_env_create makes it), with all its
- * tables. */
-err_t lmdb_env_open(struct lmdb_env *env, const struct lmdb_options *options,
-                    const char *path) MUST_CHECK;
+/* Opens the file at `path`. One that is not `fresh` must hold the META table at least, so that its
+ * marker can be looked at before anything is changed; lmdb_env_complete then adds the tables that
+ * it lacks. */
+err_t lmdb_env_open(struct lmdb_env *env, const struct lmdb_options *options, const char *path,
+                    bool fresh) MUST_CHECK;
+/* Must be called before any table but META is used. ERR_FORMAT when one is missing and may not be
+ * added. */
+err_t lmdb_env_complete(struct lmdb_env *env) MUST_CHECK;
 void lmdb_env_close(struct lmdb_env *env);
 
 /* Around each read transaction; waits while the map moves. */
