@@ -140,7 +140,7 @@ err_t api_ready_get(struct api_request *request)
     check_print(&buf, verbose, ready, "running", ready ? "ok" : "failed: the broker is stopping");
     for (uint32_t index = 0; index <= router_volume_count(api->router); index++) {
         struct router_volume_status status;
-        char what[sizeof status.failure + 16];
+        char what[sizeof status.failure + 64];
         router_volume_status(api->router, index, &status);
         (void)snprintf(what, sizeof what, "%s%s",
                        status.failed ? "failed: "

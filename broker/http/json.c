@@ -11,8 +11,7 @@
  * a batch of them must pass; brackets without content must not. */
 enum { JSON_BUDGET_BASE = 4 << 20, JSON_BUDGET_FACTOR = 8 };
 
-/* ---- jansson within a budget
- * ---------------------------------------------------------------------------------- */
+/* ---- jansson within a budget ----------------------------------------------------------------- */
 
 struct json_budget {
     bool active;
@@ -74,8 +73,7 @@ static err_t parse(struct span text, json_t **out)
                failure.line, failure.column);
 }
 
-/* ---- the tree as MessagePack
- * ---------------------------------------------------------------------------------- */
+/* ---- the tree as MessagePack ----------------------------------------------------------------- */
 
 static err_t put_value(json_t *value, uint32_t depth, struct buf *out);
 
@@ -141,9 +139,7 @@ err_t json_to_msgpack(struct span text, struct buf *out)
     return err;
 }
 
-/* ---- text out
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- text out -------------------------------------------------------------------------------- */
 
 #define ONES UINT64_C(0x0101010101010101)
 #define TOPS UINT64_C(0x8080808080808080)
@@ -283,9 +279,7 @@ void json_put_string(struct buf *out, struct span bytes)
     buf_append_byte(out, '"');
 }
 
-/* ---- base64
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- base64 ------------------------------------------------------------------------------- */
 
 static const char base64_digits[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -11,7 +11,6 @@ enum {
     NAME_SIZE = 32,
     TICK_BUDGET = 4096,
     FULL_PERCENT = 90,
-    MAINTAIN_MS = 60 * 1000,
     WOKEN_MAX = 64 * 1024 * 1024,
 };
 
@@ -300,7 +299,7 @@ static void update_status(struct volume *volume, size_t commands)
 static void maintain(struct volume *volume)
 {
     uint64_t now_ms = clock_wall_ms(volume->options.clock);
-    if (now_ms < volume->maintained_ms + MAINTAIN_MS) {
+    if (now_ms < volume->maintained_ms + volume->options.maintain_ms) {
         return;
     }
     volume->maintained_ms = now_ms;
@@ -359,7 +358,8 @@ static uint64_t time_to_wait(const struct volume *volume)
     uint64_t due_ms = volume->machine->ops->next_due_ms(volume->machine);
     uint64_t now_ms = clock_wall_ms(volume->options.clock);
     uint64_t wait_ms = due_ms <= now_ms ? 0 : due_ms - now_ms;
-    return due_ms == UINT64_MAX || wait_ms > MAINTAIN_MS ? MAINTAIN_MS : wait_ms;
+    uint64_t maintain_ms = volume->options.maintain_ms;
+    return due_ms == UINT64_MAX || wait_ms > maintain_ms ? maintain_ms : wait_ms;
 }
 
 static bool is_due(const struct volume *volume)
@@ -384,12 +384,13 @@ static void *run(void *argument)
         } else if (mailbox_closed(&volume->mailbox)) {
             return NULL;
         } else {
+            update_status(volume, 0);
             maintain(volume);
         }
     }
 }
 
-static void destroy(struct volume *volume)
+static void free_volume(struct volume *volume)
 {
     mailbox_deinit(&volume->mailbox);
     pthread_mutex_destroy(&volume->lock);
@@ -430,7 +431,7 @@ err_t volume_start(const struct volume_options *options, struct volume **out)
     }
 out:
     if (err != NULL) {
-        destroy(volume);
+        free_volume(volume);
         return err;
     }
     *out = volume;
@@ -472,7 +473,11 @@ void volume_stop(struct volume *volume)
 {
     mailbox_close(&volume->mailbox);
     pthread_join(volume->thread, NULL);
+}
+
+void volume_destroy(struct volume *volume)
+{
     volume->machine->ops->destroy(volume->machine);
     store_close(volume->store);
-    destroy(volume);
+    free_volume(volume);
 }

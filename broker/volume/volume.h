@@ -37,6 +37,7 @@ struct volume_options {
     uint64_t batch_bytes;    /* bytes of messages in one commit */
     uint64_t quota;          /* bytes; 0: none. Publishes are refused at 90 % of it */
     uint64_t reserve;        /* bytes kept ready for commits on a full disk */
+    uint64_t maintain_ms;    /* how often stale readers are cleared and the reserve is filled up when nothing happens */
     void (*wake)(void *context); /* replies or woken subscriptions are there to be taken; from the thread */
     void *wake_context;
     /* May be NULL; from the thread. */
@@ -72,7 +73,9 @@ const char *volume_name(const struct volume *volume);
 /* The store, for backups from another thread. */
 struct store *volume_store(struct volume *volume);
 
-/* Finishes what the mailbox holds, ends the thread and closes store and machine. */
+/* Finishes what the mailbox holds and ends the thread; the replies are sent, and it takes nothing more. */
 void volume_stop(struct volume *volume);
+/* After volume_stop: closes store and machine. */
+void volume_destroy(struct volume *volume);
 
 #endif

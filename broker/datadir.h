@@ -1,0 +1,37 @@
+/* The data directory: its lock, its identity, and which environments it holds.
+ *
+ *   lock            held by the running broker (flock), holds its pid
+ *   catalog.mdb     the catalog; META "volumes" says how many volumes there are
+ *   volume-N.mdb    the volumes */
+#ifndef DATADIR_H
+#define DATADIR_H
+
+#include "broker/base/err.h"
+#include "storage/store.h"
+
+enum { DATADIR_PATH_MAX = 1200, DATADIR_VOLUMES_MAX = 64 };
+
+struct datadir {
+    char path[DATADIR_PATH_MAX];
+    int lock_fd;
+    bool temporary; /* removed when it is closed */
+    struct store *catalog;
+    struct store *volumes[DATADIR_VOLUMES_MAX];
+    uint32_t volume_count;
+};
+
+struct datadir_options {
+    const char *path; /* empty: a new temporary directory */
+    uint32_t volumes; /* at least so many; a directory that has more keeps them */
+    uint64_t map_size;
+    uint64_t map_size_max;
+};
+
+/* Makes what is missing of a new directory, refuses one in use (ERR_LOCKED, with the pid) and one of which a part is
+ * missing. The stores are open on success; whoever takes one sets it to NULL here. */
+err_t datadir_open(const struct datadir_options *options, struct datadir *out) MUST_CHECK;
+
+/* Closes the stores that are still here and gives up the lock. */
+void datadir_close(struct datadir *datadir);
+
+#endif
