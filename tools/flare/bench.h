@@ -35,6 +35,32 @@ err_t bench_redis_consume_run(const struct bench_settings *settings,
 /* Empties the stream and makes its consumer group; also tells whether the server flushes always. */
 err_t bench_redis_prepare(const struct bench_settings *settings, bool *synced) MUST_CHECK;
 
+enum { BENCH_VOLUMES_MAX = 16 };
+
+struct bench_core_settings {
+    const char *directory;
+    uint32_t volumes;
+    uint32_t shards; /* of each volume */
+    uint32_t size;
+    uint32_t batch;       /* state changes in one commit, a third of each kind */
+    uint32_t command_max; /* messages in one command */
+    uint64_t count;       /* state changes of all volumes */
+    uint64_t in_flight;   /* leased messages of each volume, all the time */
+    bool random_acks;
+};
+
+struct bench_core_result {
+    uint64_t duration_us;
+    uint64_t changes;
+    uint64_t used_size;
+    uint64_t file_size;
+    struct histogram commits; /* one round: apply and flush */
+};
+
+/* The core and LMDB in this process (bench_core.c). */
+err_t bench_core_run(const struct bench_core_settings *settings,
+                     struct bench_core_result *out) MUST_CHECK;
+
 /* Bytes that are the same in every run. */
 void bench_fill(struct buf *buf, uint32_t size);
 

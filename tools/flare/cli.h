@@ -40,13 +40,13 @@ void cli_set_number(json_t *document, const char *name, const struct arguments *
                     uint32_t option);
 
 /* Rows of each file, ended by one without a name. */
-extern const struct command topic_commands[];
-extern const struct command sub_commands[];
-extern const struct command pub_commands[];
-extern const struct command pull_commands[];
-extern const struct command peek_commands[];
-extern const struct command status_commands[];
-extern const struct command job_commands[];
-extern const struct command bench_commands[];
+extern const struct cli_command topic_commands[];
+extern const struct cli_command sub_commands[];
+extern const struct cli_command pub_commands[];
+extern const struct cli_command pull_commands[];
+extern const struct cli_command peek_commands[];
+extern const struct cli_command status_commands[];
+extern const struct cli_command job_commands[];
+extern const struct cli_command bench_commands[];
 
 #endif

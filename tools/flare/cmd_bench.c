@@ -2,6 +2,7 @@
  * JSON. */
 #include <curl/curl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "broker/base/random.h"
@@ -19,6 +20,17 @@ enum {
     BENCH_KEEP
 };
 enum { REDIS_WORK, REDIS_CONNECTIONS, REDIS_SIZE, REDIS_COUNT, REDIS_BATCH, REDIS_ADDRESS };
+enum {
+    CORE_BATCH,
+    CORE_SHARDS,
+    CORE_VOLUMES,
+    CORE_COUNT,
+    CORE_SIZE,
+    CORE_COMMAND,
+    CORE_RANDOM,
+    CORE_IN_FLIGHT,
+    CORE_DIRECTORY
+};
 enum { FILL_BATCH = 500, FILL_CONNECTIONS = 4, TIMEOUT_MS = 60000, NAME_SIZE = 32 };
 
 #define CONNECTIONS_ROW(default_text)                                                              \
@@ -92,6 +104,60 @@ static const struct option_row redis_options[] = {
                        .kind = OPTION_TEXT,
                        .value = "HOST:PORT",
                        .help = "of the server; default 127.0.0.1:6379"},
+    {.name = NULL},
+};
+
+static const struct option_row core_options[] = {
+    [CORE_BATCH] = {.name = "batch",
+                    .letter = 'b',
+                    .kind = OPTION_NUMBER,
+                    .min = 3,
+                    .max = 100000,
+                    .value = "N",
+                    .help = "state changes in one commit, a third of each kind; default 1024"},
+    [CORE_SHARDS] = {.name = "shards",
+                     .kind = OPTION_NUMBER,
+                     .min = 1,
+                     .max = 4096,
+                     .value = "N",
+                     .help = "of each volume; default 16"},
+    [CORE_VOLUMES] = {.name = "volumes",
+                      .kind = OPTION_NUMBER,
+                      .min = 1,
+                      .max = BENCH_VOLUMES_MAX,
+                      .value = "N",
+                      .help = "each with a thread and a file; default 1"},
+    [CORE_COUNT] = {.name = "count",
+                    .letter = 'n',
+                    .kind = OPTION_NUMBER,
+                    .min = 1,
+                    .max = 10000000000,
+                    .value = "N",
+                    .help = "state changes in all; default 3000000"},
+    [CORE_SIZE] = {.name = "size",
+                   .letter = 's',
+                   .kind = OPTION_SIZE,
+                   .max = 1 << 20,
+                   .value = "SIZE",
+                   .help = "of a body; default 128"},
+    [CORE_COMMAND] = {.name = "command",
+                      .kind = OPTION_NUMBER,
+                      .min = 1,
+                      .max = 10000,
+                      .value = "N",
+                      .help = "messages in one command; default 100"},
+    [CORE_RANDOM] = {.name = "random-acks",
+                     .kind = OPTION_FLAG,
+                     .help = "finish leased messages in random order, not the oldest first"},
+    [CORE_IN_FLIGHT] = {.name = "in-flight",
+                        .kind = OPTION_NUMBER,
+                        .max = 1000000,
+                        .value = "N",
+                        .help = "leased messages of each volume, all the time; default 0"},
+    [CORE_DIRECTORY] = {.name = "dir",
+                        .kind = OPTION_TEXT,
+                        .value = "DIR",
+                        .help = "where a temporary directory is made; default $TMPDIR or /tmp"},
     {.name = NULL},
 };
 
@@ -299,7 +365,57 @@ static err_t redis_run(struct cli *cli, const struct arguments *arguments)
     return NULL;
 }
 
-const struct command bench_commands[] = {
+static void print_core(const struct bench_core_settings *settings,
+                       const struct bench_core_result *result)
+{
+    double seconds = (double)result->duration_us / 1e6;
+    json_t *document = json_pack(
+        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:f, s:I, s:I, s:I, s:o}", "bench",
+        "core", "version", FLARE_VERSION, "durability", "synced", "volumes",
+        (json_int_t)settings->volumes, "shards", (json_int_t)settings->shards, "size",
+        (json_int_t)settings->size, "batch", (json_int_t)settings->batch, "command",
+        (json_int_t)settings->command_max, "in_flight", (json_int_t)settings->in_flight,
+        "random_acks", (int)settings->random_acks, "count", (json_int_t)result->changes, "seconds",
+        seconds, "throughput", (json_int_t)(seconds > 0 ? (double)result->changes / seconds : 0),
+        "used_bytes", (json_int_t)result->used_size, "file_bytes", (json_int_t)result->file_size,
+        "latency_us", json_pack("{s:o}", "commit", describe_latency(&result->commits)));
+    (void)json_dumpf(document, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    (void)putchar('\n');
+    json_decref(document);
+}
+
+static err_t core_run(struct cli *cli, const struct arguments *arguments)
+{
+    struct bench_core_result result;
+    const char *directory = getenv("TMPDIR");
+    const struct option_value *values = arguments->values;
+    (void)cli;
+    directory = directory == NULL || directory[0] == '\0' ? "/tmp" : directory;
+    const struct bench_core_settings settings = {
+        .directory = values[CORE_DIRECTORY].set ? values[CORE_DIRECTORY].text : directory,
+        .volumes = (uint32_t)arguments_number(arguments, CORE_VOLUMES, 1),
+        .shards = (uint32_t)arguments_number(arguments, CORE_SHARDS, 16),
+        .size = (uint32_t)arguments_number(arguments, CORE_SIZE, 128),
+        .batch = (uint32_t)arguments_number(arguments, CORE_BATCH, 1024),
+        .command_max = (uint32_t)arguments_number(arguments, CORE_COMMAND, 100),
+        .count = arguments_number(arguments, CORE_COUNT, 3000000),
+        .in_flight = arguments_number(arguments, CORE_IN_FLIGHT, 0),
+        .random_acks = values[CORE_RANDOM].set};
+    TRY(bench_core_run(&settings, &result));
+    print_core(&settings, &result);
+    return NULL;
+}
+
+const struct cli_command bench_commands[] = {
+    {.name = "bench core",
+     .operands = "",
+     .summary = "Measure core and storage in this process, without network; prints JSON",
+     .details = "A state change is a message published, leased or finished; each is flushed.",
+     .examples = "  flare bench core --shards 256\n"
+                 "  flare bench core --shards 1 --random-acks --in-flight 50000\n"
+                 "  flare bench core --volumes 2\n",
+     .options = core_options,
+     .run = core_run},
     {.name = "bench publish",
      .operands = "",
      .summary = "Measure publishing over HTTP; prints JSON",

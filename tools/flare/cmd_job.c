@@ -485,7 +485,7 @@ out:
     return err;
 }
 
-const struct command job_commands[] = {
+const struct cli_command job_commands[] = {
     {.name = "job",
      .operands = "TOPIC",
      .operands_min = 1,

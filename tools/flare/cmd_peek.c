@@ -172,7 +172,7 @@ static err_t redrive_run(struct cli *cli, const struct arguments *arguments)
 
 #define TOPIC_SUB .operands = "TOPIC SUBSCRIPTION", .operands_min = 2, .operands_max = 2
 
-const struct command peek_commands[] = {
+const struct cli_command peek_commands[] = {
     {.name = "peek",
      TOPIC_SUB,
      .summary = "List messages by state without touching them",

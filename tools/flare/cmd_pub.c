@@ -285,7 +285,7 @@ static err_t pub_run(struct cli *cli, const struct arguments *arguments)
     return publish_file(&pub, has_file ? arguments->values[PUB_FILE].text : "-");
 }
 
-const struct command pub_commands[] = {
+const struct cli_command pub_commands[] = {
     {.name = "pub",
      .operands = "TOPIC [MESSAGE]",
      .operands_min = 1,

@@ -300,7 +300,7 @@ static err_t extend_run(struct cli *cli, const struct arguments *arguments)
 #define RECEIPTS                                                                                   \
     .operands = "TOPIC SUBSCRIPTION RECEIPT...", .operands_min = 3, .operands_max = 10002
 
-const struct command pull_commands[] = {
+const struct cli_command pull_commands[] = {
     {.name = "pull",
      .operands = "TOPIC SUBSCRIPTION",
      .operands_min = 2,

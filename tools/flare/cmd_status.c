@@ -84,7 +84,7 @@ static err_t status_run(struct cli *cli, const struct arguments *arguments)
     return NULL;
 }
 
-const struct command status_commands[] = {
+const struct cli_command status_commands[] = {
     {.name = "status",
      .operands = "",
      .summary = "Show the broker: version, uptime, volumes",

@@ -249,7 +249,7 @@ static err_t sub_purge(struct cli *cli, const struct arguments *arguments)
 
 #define TOPIC_SUB .operands = "TOPIC SUBSCRIPTION", .operands_min = 2, .operands_max = 2
 
-const struct command sub_commands[] = {
+const struct cli_command sub_commands[] = {
     {.name = "sub put",
      TOPIC_SUB,
      .summary = "Create a subscription or replace its configuration",

@@ -184,7 +184,7 @@ static err_t shard_list(struct cli *cli, const struct arguments *arguments)
     "Without --retention and --retention-bytes a message is kept until every subscription\n"       \
     "has finished it."
 
-const struct command topic_commands[] = {
+const struct cli_command topic_commands[] = {
     {.name = "topic put",
      .operands = "TOPIC",
      .summary = "Create a topic or replace its configuration",

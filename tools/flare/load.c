@@ -54,6 +54,16 @@ void histogram_add(struct histogram *histogram, uint64_t value)
     histogram->max = value > histogram->max ? value : histogram->max;
 }
 
+void histogram_merge(struct histogram *histogram, const struct histogram *other)
+{
+    for (size_t i = 0; i < HISTOGRAM_BUCKETS; i++) {
+        histogram->counts[i] += other->counts[i];
+    }
+    histogram->count += other->count;
+    histogram->sum += other->sum;
+    histogram->max = other->max > histogram->max ? other->max : histogram->max;
+}
+
 static uint64_t bucket_value(uint64_t bucket)
 {
     if (bucket < HISTOGRAM_SUB) {

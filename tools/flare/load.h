@@ -26,6 +26,7 @@ struct histogram {
 };
 
 void histogram_add(struct histogram *histogram, uint64_t value);
+void histogram_merge(struct histogram *histogram, const struct histogram *other);
 /* The value that `fraction` (0..1) of all values do not exceed. */
 uint64_t histogram_quantile(const struct histogram *histogram, double fraction);
 

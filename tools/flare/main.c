@@ -14,7 +14,7 @@
 
 enum { TIMEOUT_DEFAULT_MS = 30000 };
 
-static const struct command *const groups[] = {
+static const struct cli_command *const groups[] = {
     topic_commands, sub_commands,    pub_commands, pull_commands,
     peek_commands,  status_commands, job_commands, bench_commands,
 };
@@ -112,7 +112,7 @@ void cli_set_number(json_t *document, const char *name, const struct arguments *
 }
 
 /* Whether `command` belongs to `noun` ("topic" of "topic put"); a NULL noun has all. */
-static bool command_has_noun(const struct command *command, const char *noun)
+static bool command_has_noun(const struct cli_command *command, const char *noun)
 {
     size_t size = noun == NULL ? 0 : strlen(noun);
     return noun == NULL || (strncmp(command->name, noun, size) == 0 && command->name[size] == ' ');
@@ -122,7 +122,7 @@ static size_t print_commands(FILE *file, const char *noun)
 {
     size_t count = 0;
     for (size_t i = 0; i < GROUP_COUNT; i++) {
-        for (const struct command *row = groups[i]; row->name != NULL; row++) {
+        for (const struct cli_command *row = groups[i]; row->name != NULL; row++) {
             if (command_has_noun(row, noun)) {
                 (void)fprintf(file, "  %-16s %s\n", row->name, row->summary);
                 count++;
@@ -151,12 +151,12 @@ static void print_overview(FILE *file)
 }
 
 /* The command named by the first one or two words, which are taken. */
-static const struct command *take_command(struct arguments *arguments)
+static const struct cli_command *take_command(struct arguments *arguments)
 {
     int left = arguments->argc - arguments->next;
     char **words = arguments->argv + arguments->next;
     for (size_t i = 0; i < GROUP_COUNT; i++) {
-        for (const struct command *row = groups[i]; row->name != NULL; row++) {
+        for (const struct cli_command *row = groups[i]; row->name != NULL; row++) {
             const char *space = strchr(row->name, ' ');
             size_t size = space == NULL ? strlen(row->name) : (size_t)(space - row->name);
             bool first =
@@ -224,7 +224,7 @@ static err_t run(struct cli *cli, struct arguments *arguments)
         arguments->globals[GLOBAL_HELP].set = true;
         arguments->next++;
     }
-    const struct command *command = take_command(arguments);
+    const struct cli_command *command = take_command(arguments);
     if (command == NULL || arguments->globals[GLOBAL_VERSION].set) {
         return without_command(cli, arguments);
     }

@@ -251,7 +251,7 @@ err_t options_parse_globals(struct arguments *arguments)
     return NULL;
 }
 
-err_t options_parse_command(struct arguments *arguments, const struct command *command)
+err_t options_parse_command(struct arguments *arguments, const struct cli_command *command)
 {
     bool options_ended = false;
     arguments->command = command;
@@ -323,7 +323,7 @@ void options_print_globals(FILE *file)
     print_rows(file, global_rows);
 }
 
-void options_print_help(FILE *file, const struct command *command)
+void options_print_help(FILE *file, const struct cli_command *command)
 {
     (void)fprintf(file, "Usage: flare %s%s%s [options]\n\n%s.\n", command->name,
                   command->operands[0] == '\0' ? "" : " ", command->operands, command->summary);

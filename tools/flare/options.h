@@ -41,7 +41,7 @@ struct option_value {
     bool set;
 };
 
-struct command {
+struct cli_command {
     const char *name;
     const char *operands; /* "TOPIC [MESSAGE]" */
     const char *summary;
@@ -70,7 +70,7 @@ enum global_option {
 
 /* One parsed command line. Texts point into argv. */
 struct arguments {
-    const struct command *command; /* NULL until options_command */
+    const struct cli_command *command; /* NULL until options_command */
     const char **operands;
     size_t operand_count;
     struct option_value values[OPTIONS_MAX];
@@ -92,7 +92,8 @@ void arguments_deinit(struct arguments *arguments);
 /* Parses global options up to the first other word. ERR_INVALID. */
 err_t options_parse_globals(struct arguments *arguments) MUST_CHECK;
 /* Parses the rest for `command`. ERR_INVALID; counts the operands only when --help is not given. */
-err_t options_parse_command(struct arguments *arguments, const struct command *command) MUST_CHECK;
+err_t options_parse_command(struct arguments *arguments,
+                            const struct cli_command *command) MUST_CHECK;
 
 /* The values of an option that may repeat: start with *position = 0; NULL ends. */
 const char *arguments_next(const struct arguments *arguments, uint32_t index, size_t *position);
@@ -101,7 +102,7 @@ const char *arguments_next(const struct arguments *arguments, uint32_t index, si
 uint64_t arguments_number(const struct arguments *arguments, uint32_t index, uint64_t fallback);
 
 /* Help of one command, from its row. */
-void options_print_help(FILE *file, const struct command *command);
+void options_print_help(FILE *file, const struct cli_command *command);
 void options_print_globals(FILE *file);
 
 /* "30s" to 30000. ERR_INVALID. */
