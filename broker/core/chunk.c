@@ -341,6 +341,22 @@ err_t chunk_needed(struct core *core, struct lane *lane, uint64_t number, uint64
     return NULL;
 }
 
+err_t chunk_needs(struct core *core, struct lane *lane, uint64_t sequence, bool *out)
+{
+    struct chunk *chunk = NULL;
+    *out = sequence >= lane->cursor;
+    if (*out) {
+        return NULL;
+    }
+    TRY(chunk_get(core, lane, sequence / CHUNK_SIZE, false, &chunk));
+    if (chunk != NULL) {
+        size_t index = sequence % CHUNK_SIZE;
+        uint8_t state = chunk->entries[index].state;
+        *out = (state != MESSAGE_DONE && state != MESSAGE_NONE) || bitmap_test(chunk->finished, index);
+    }
+    return NULL;
+}
+
 static void forget(struct core *core, struct chunk *chunk)
 {
     if (list_linked(&chunk->dirty)) {

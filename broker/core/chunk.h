@@ -30,6 +30,9 @@ err_t chunk_erase(struct core *core, struct chunk *chunk) MUST_CHECK;
 /* Sequences of the chunk that the lane needs, finished ones not yet released included. */
 err_t chunk_needed(struct core *core, struct lane *lane, uint64_t number, uint64_t bits[CHUNK_WORDS]) MUST_CHECK;
 
+/* The same for one sequence. */
+err_t chunk_needs(struct core *core, struct lane *lane, uint64_t sequence, bool *out) MUST_CHECK;
+
 void chunk_mark_dirty(struct core *core, struct chunk *chunk);
 /* Writes or removes the row of a dirty chunk. */
 err_t chunk_write(struct core *core, struct chunk *chunk) MUST_CHECK;

@@ -17,10 +17,10 @@
 #include "broker/core/topic.h"
 
 /* META "core": version u8, zero 7 bytes, applied u64, stamp u64, log end u64, checkpoint u64, appended bytes u64, log entries
- * u64, live entries u64. */
+ * u64, live entries u64, log bytes u64. */
 enum {
     META_VERSION = 1,
-    META_SIZE = 64,
+    META_SIZE = 72,
     REPLAY_BYTES_DEFAULT = 16 * 1024 * 1024,
     CACHE_DEFAULT = 8192,
     MESSAGE_SIZE_MAX = 64 * 1024 * 1024, /* of any record; requests are bounded well below */
@@ -193,6 +193,7 @@ static err_t load_meta(struct core *core, uint64_t *end, uint64_t *checkpoint)
     core->log.appended_bytes = bytes_get_le64(value.data + 40);
     core->log.entries = bytes_get_le64(value.data + 48);
     core->log.live = bytes_get_le64(value.data + 56);
+    core->log.size = bytes_get_le64(value.data + 64);
     return NULL;
 }
 
@@ -343,6 +344,7 @@ static err_t write_meta(struct core *core)
     bytes_put_le64(value + 40, core->log.appended_bytes);
     bytes_put_le64(value + 48, core->log.entries);
     bytes_put_le64(value + 56, core->log.live);
+    bytes_put_le64(value + 64, core->log.size);
     return state_put(core, STORE_META, span_text(META_KEY), span_of(value, sizeof value));
 }
 

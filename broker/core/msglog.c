@@ -17,7 +17,7 @@ enum {
     SEGMENT_VERSION = 1,
     SEGMENT_VALUE_SIZE = 24,
     SPARSE_SHARE = 2, /* a segment is sparse when less than one in so many of its entries is needed */
-    SLACK_ENTRIES = 16384, /* the log may hold so many entries nobody needs before sparse segments are rewritten */
+    SLACK_SIZE = 32 * 1024 * 1024, /* bytes nobody needs that are left before sparse segments are rewritten */
 };
 
 static uint32_t segment_of(uint64_t position)
@@ -282,6 +282,7 @@ err_t msglog_append(struct core *core, const struct record *record, struct msglo
     tail->size += size;
     log->entries++;
     log->live += live;
+    log->size += size;
     log->appended_bytes += size;
     mark_dirty(core, tail);
     return NULL;
@@ -421,6 +422,7 @@ static err_t delete_segment(struct core *core, struct segment *segment)
     bytes_put_be32(number, segment->number);
     TRY(state_remove(core, STORE_SEGMENT, span_of(number, sizeof number)));
     core->log.entries -= segment->entries;
+    core->log.size -= segment->size;
     segment_forget(core, segment);
     return NULL;
 }
@@ -429,15 +431,15 @@ static err_t delete_segment(struct core *core, struct segment *segment)
 static err_t rewrite(struct core *core, const struct record *record, uint64_t position)
 {
     struct shard *shard = state_shard(core, record->shard_id);
+    uint64_t present = 0;
     bool needed = false;
     if (shard != NULL) {
-        TRY(release_needed(core, shard, record->sequence, &needed));
-    }
-    uint64_t present = 0;
-    if (needed) {
         TRY(block_position(core, shard, record->sequence, &present));
     }
-    if (present != position) {
+    if (present == position) {
+        TRY(release_needed(core, shard, record->sequence, &needed));
+    }
+    if (!needed) {
         return NULL;
     }
     struct record whole;
@@ -532,6 +534,13 @@ out:
     return segment_get(core, number, out);
 }
 
+/* Whether the log holds much more than twice what is needed. */
+static bool is_wasteful(const struct msglog *log)
+{
+    uint64_t needed = SPARSE_SHARE * log->live;
+    return log->entries > needed && log->size / log->entries * (log->entries - needed) > SLACK_SIZE;
+}
+
 err_t msglog_clean(struct core *core, uint64_t checkpoint, bool *worked)
 {
     struct segment *segment = NULL;
@@ -544,8 +553,7 @@ err_t msglog_clean(struct core *core, uint64_t checkpoint, bool *worked)
         *worked = true;
         return delete_segment(core, segment);
     }
-    struct msglog *log = &core->log;
-    if (log->entries > SPARSE_SHARE * log->live + SLACK_ENTRIES) {
+    if (is_wasteful(&core->log)) {
         TRY(listed_segment(core, GC_SPARSE, checkpoint, &segment));
     }
     if (segment != NULL) {

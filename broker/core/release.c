@@ -74,9 +74,15 @@ err_t release_bits(struct core *core, struct shard *shard, uint64_t number,
 
 err_t release_needed(struct core *core, struct shard *shard, uint64_t sequence, bool *out)
 {
-    uint64_t bits[CHUNK_WORDS];
-    TRY(needed_bits(core, shard, sequence / CHUNK_SIZE, bits));
-    *out = bitmap_test(bits, sequence % CHUNK_SIZE);
+    *out = topic_retains(shard->topic) && sequence >= shard->retained_from;
+    for (struct list_link *link = list_first(&shard->sweeps); link != NULL && !*out;
+         link = list_next(&shard->sweeps, link)) {
+        const struct sweep *sweep = container_of(link, struct sweep, link);
+        *out = sequence >= sweep->from && sequence < sweep->to;
+    }
+    for (size_t index = 0; index < shard->lanes.count && !*out; index++) {
+        TRY(chunk_needs(core, shard->lanes.items[index], sequence, out));
+    }
     return NULL;
 }
 

@@ -134,7 +134,8 @@ struct msglog {
     uint64_t batch_start;    /* position at which this batch's appends begin */
     uint64_t appended_bytes; /* since the beginning of time */
     uint64_t entries;        /* in all segments */
-    uint64_t live;
+    uint64_t live;           /* of them, those somebody needs */
+    uint64_t size;           /* bytes of all entries */
     struct map segments;     /* by number */
     struct list dirty;
     uint64_t cached_row;     /* the row read last ... */
