@@ -75,6 +75,9 @@ bool chunk_decode(struct span value, struct chunk *chunk)
             return false; /* each entry below count is in some run or done */
         }
         chunk->counts[state]++;
+        if (state != MESSAGE_NONE && state != MESSAGE_DONE) {
+            bitmap_set(chunk->outstanding, index);
+        }
     }
     return true;
 }
@@ -100,37 +103,43 @@ static void append_run(struct buf *out, const struct entry *entry, size_t length
     bytes_put_le64(at + 12, entry->due_ms);
 }
 
-static void encode(const struct chunk *chunk, struct buf *out)
+/* The runs of equal entries among those in delivery. */
+static void encode_runs(const struct chunk *chunk, struct buf *out)
 {
-    uint64_t done[CHUNK_WORDS] = {0};
-    size_t count = CHUNK_SIZE - chunk->counts[MESSAGE_NONE];
-    buf_reset(out);
-    buf_extend(out, CHUNK_HEADER_SIZE + CHUNK_BITS_SIZE);
     const struct entry *run = NULL;
     size_t length = 0;
-    for (size_t index = 0; index < count; index++) {
-        const struct entry *entry = &chunk->entries[index];
-        if (entry->state == MESSAGE_DONE) {
-            bitmap_set(done, index);
-            continue;
+    for (size_t word = 0; word < CHUNK_WORDS; word++) {
+        for (uint64_t bits = chunk->outstanding[word]; bits != 0; bits &= bits - 1) {
+            const struct entry *entry = &chunk->entries[word * 64 + (size_t)__builtin_ctzll(bits)];
+            if (run != NULL && same_run(run, entry)) {
+                length++;
+                continue;
+            }
+            if (run != NULL) {
+                append_run(out, run, length);
+            }
+            run = entry;
+            length = 1;
         }
-        if (run != NULL && same_run(run, entry)) {
-            length++;
-            continue;
-        }
-        if (run != NULL) {
-            append_run(out, run, length);
-        }
-        run = entry;
-        length = 1;
     }
     if (run != NULL) {
         append_run(out, run, length);
     }
-    if (out->failed) {
+}
+
+static void encode(const struct chunk *chunk, struct buf *out)
+{
+    size_t count = CHUNK_SIZE - chunk->counts[MESSAGE_NONE];
+    buf_reset(out);
+    uint8_t *header = buf_extend(out, CHUNK_HEADER_SIZE + CHUNK_BITS_SIZE);
+    if (header == NULL) {
         return;
     }
-    uint8_t *header = out->data;
+    uint64_t done[CHUNK_WORDS] = {0};
+    for (size_t word = 0; word < CHUNK_WORDS && word * 64 < count; word++) {
+        uint64_t taken = count - word * 64 >= 64 ? UINT64_MAX : (1ULL << (count - word * 64)) - 1;
+        done[word] = taken & ~chunk->outstanding[word];
+    }
     memset(header, 0, CHUNK_HEADER_SIZE);
     header[0] = CHUNK_VERSION;
     bytes_put_le16(header + 2, (uint16_t)count);
@@ -138,6 +147,7 @@ static void encode(const struct chunk *chunk, struct buf *out)
     for (size_t word = 0; word < CHUNK_WORDS; word++) {
         bytes_put_le64(header + CHUNK_HEADER_SIZE + word * 8, done[word]);
     }
+    encode_runs(chunk, out);
 }
 
 static err_t load(struct core *core, struct lane *lane, uint64_t number, struct chunk *chunk, bool *found)
@@ -250,9 +260,11 @@ err_t chunk_move(struct core *core, struct chunk *chunk, uint32_t index, enum li
     }
     if (to == MESSAGE_DONE) {
         bitmap_set(chunk->finished, index);
+        bitmap_clear(chunk->outstanding, index);
         *entry = (struct entry){.state = MESSAGE_DONE};
     } else {
         lane->counts[to]++;
+        bitmap_set(chunk->outstanding, index);
     }
     chunk_mark_dirty(core, chunk);
     if (from == MESSAGE_READY && chunk->counts[MESSAGE_READY] == 0) {
@@ -327,16 +339,7 @@ err_t chunk_needed(struct core *core, struct lane *lane, uint64_t number, uint64
         return NULL;
     }
     for (size_t word = 0; word < CHUNK_WORDS; word++) {
-        bits[word] |= chunk->finished[word];
-    }
-    if (chunk->counts[MESSAGE_DONE] + chunk->counts[MESSAGE_NONE] == CHUNK_SIZE) {
-        return NULL;
-    }
-    for (size_t index = 0; index < CHUNK_SIZE; index++) {
-        uint8_t state = chunk->entries[index].state;
-        if (state != MESSAGE_DONE && state != MESSAGE_NONE) {
-            bitmap_set(bits, index);
-        }
+        bits[word] |= chunk->finished[word] | chunk->outstanding[word];
     }
     return NULL;
 }
@@ -351,8 +354,7 @@ err_t chunk_needs(struct core *core, struct lane *lane, uint64_t sequence, bool 
     TRY(chunk_get(core, lane, sequence / CHUNK_SIZE, false, &chunk));
     if (chunk != NULL) {
         size_t index = sequence % CHUNK_SIZE;
-        uint8_t state = chunk->entries[index].state;
-        *out = (state != MESSAGE_DONE && state != MESSAGE_NONE) || bitmap_test(chunk->finished, index);
+        *out = bitmap_test(chunk->outstanding, index) || bitmap_test(chunk->finished, index);
     }
     return NULL;
 }

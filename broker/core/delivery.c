@@ -123,6 +123,7 @@ err_t delivery_reset(struct core *core, struct chunk *chunk, uint64_t target, ui
         chunk->counts[entry->state]--;
         chunk->counts[MESSAGE_NONE]++;
         *entry = (struct entry){.state = MESSAGE_NONE};
+        bitmap_clear(chunk->outstanding, index);
     }
     chunk_mark_dirty(core, chunk);
     return was_ready && chunk->counts[MESSAGE_READY] == 0 ? chunk_unlist_ready(core, chunk) : NULL;

@@ -109,6 +109,7 @@ struct chunk {
     struct list_link lru;
     struct list_link dirty;
     uint64_t due_indexed_ms;           /* its row in DUE; 0: none */
+    uint64_t outstanding[CHUNK_WORDS]; /* in delivery: neither none nor done */
     uint64_t finished[CHUNK_WORDS];    /* done in this batch, not yet released */
     uint16_t counts[STATE_COUNT];
     bool stored;
