@@ -1,0 +1,139 @@
+#include "broker/core/receipt.h"
+
+#include <xxhash.h>
+
+#include "broker/base/bytes.h"
+
+/* version u8, sub u32, shard u32, sequence u64, epoch u32, grant u32, attempt u16, big-endian; then
+ * six bytes of checksum. The checksum tells a mistyped receipt from a stale one; it is no secret,
+ * as a receipt gives no right that its subscription does not give. */
+enum {
+    RECEIPT_VERSION = 1,
+    CONTENT_SIZE = 27,
+    CHECK_SIZE = 6,
+    BYTES_SIZE = CONTENT_SIZE + CHECK_SIZE,
+    GROUP_BYTES = 3,
+    GROUP_DIGITS = 4,
+    ID_SIZE = 12,
+};
+
+/* Whole groups only: each receipt has exactly one text. */
+_Static_assert(BYTES_SIZE % GROUP_BYTES == 0, "a receipt has no padding");
+_Static_assert(BYTES_SIZE / GROUP_BYTES * GROUP_DIGITS + 1 == RECEIPT_TEXT_SIZE, "its text fits");
+_Static_assert(ID_SIZE * 2 + 1 == MESSAGE_ID_SIZE, "an id's text fits");
+
+static const char base64url[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+static const char hexadecimal[] = "0123456789abcdef";
+
+/* The value of a digit in an alphabet of `count`; false when it is none. */
+static bool digit_value(const char *alphabet, size_t count, uint8_t digit, uint32_t *out)
+{
+    const char *at = memchr(alphabet, digit, count);
+    if (at == NULL) {
+        return false;
+    }
+    *out = (uint32_t)(at - alphabet);
+    return true;
+}
+
+static void put_check(const uint8_t *content, uint8_t out[CHECK_SIZE])
+{
+    uint8_t hash[8];
+    bytes_put_be64(hash, XXH3_64bits(content, CONTENT_SIZE));
+    memcpy(out, hash, CHECK_SIZE);
+}
+
+void receipt_format(const struct receipt *receipt, char out[RECEIPT_TEXT_SIZE])
+{
+    uint8_t bytes[BYTES_SIZE] = {RECEIPT_VERSION};
+    bytes_put_be32(bytes + 1, receipt->sub_id);
+    bytes_put_be32(bytes + 5, receipt->shard_id);
+    bytes_put_be64(bytes + 9, receipt->sequence);
+    bytes_put_be32(bytes + 17, receipt->epoch);
+    bytes_put_be32(bytes + 21, receipt->grant);
+    bytes_put_be16(bytes + 25, receipt->attempt);
+    put_check(bytes, bytes + CONTENT_SIZE);
+    for (size_t at = 0; at < BYTES_SIZE; at += GROUP_BYTES) {
+        uint32_t group = (uint32_t)bytes[at] << 16 | (uint32_t)bytes[at + 1] << 8 | bytes[at + 2];
+        for (size_t digit = 0; digit < GROUP_DIGITS; digit++) {
+            *out++ = base64url[group >> (18 - 6 * digit) & 63];
+        }
+    }
+    *out = '\0';
+}
+
+static bool decode_text(struct span text, uint8_t out[BYTES_SIZE])
+{
+    if (text.size != RECEIPT_TEXT_SIZE - 1) {
+        return false;
+    }
+    const uint8_t *digits = text.data;
+    for (size_t at = 0; at < BYTES_SIZE; at += GROUP_BYTES) {
+        uint32_t group = 0;
+        for (size_t digit = 0; digit < GROUP_DIGITS; digit++) {
+            uint32_t value = 0;
+            if (!digit_value(base64url, 64, *digits++, &value)) {
+                return false;
+            }
+            group = group << 6 | value;
+        }
+        out[at] = (uint8_t)(group >> 16);
+        out[at + 1] = (uint8_t)(group >> 8);
+        out[at + 2] = (uint8_t)group;
+    }
+    return true;
+}
+
+bool receipt_parse(struct span text, struct receipt *out)
+{
+    uint8_t bytes[BYTES_SIZE];
+    uint8_t check[CHECK_SIZE];
+    if (!decode_text(text, bytes) || bytes[0] != RECEIPT_VERSION) {
+        return false;
+    }
+    put_check(bytes, check);
+    if (memcmp(bytes + CONTENT_SIZE, check, CHECK_SIZE) != 0) {
+        return false;
+    }
+    *out = (struct receipt){
+        .sub_id = bytes_get_be32(bytes + 1),
+        .shard_id = bytes_get_be32(bytes + 5),
+        .sequence = bytes_get_be64(bytes + 9),
+        .epoch = bytes_get_be32(bytes + 17),
+        .grant = bytes_get_be32(bytes + 21),
+        .attempt = bytes_get_be16(bytes + 25),
+    };
+    return true;
+}
+
+void message_id_format(uint32_t shard_id, uint64_t sequence, char out[MESSAGE_ID_SIZE])
+{
+    uint8_t bytes[ID_SIZE];
+    bytes_put_be32(bytes, shard_id);
+    bytes_put_be64(bytes + 4, sequence);
+    for (size_t at = 0; at < ID_SIZE; at++) {
+        *out++ = hexadecimal[bytes[at] >> 4];
+        *out++ = hexadecimal[bytes[at] & 15];
+    }
+    *out = '\0';
+}
+
+bool message_id_parse(struct span text, uint32_t *shard_id, uint64_t *sequence)
+{
+    uint8_t bytes[ID_SIZE];
+    if (text.size != MESSAGE_ID_SIZE - 1) {
+        return false;
+    }
+    for (size_t at = 0; at < ID_SIZE; at++) {
+        uint32_t high = 0;
+        uint32_t low = 0;
+        if (!digit_value(hexadecimal, 16, text.data[2 * at], &high) ||
+            !digit_value(hexadecimal, 16, text.data[2 * at + 1], &low)) {
+            return false;
+        }
+        bytes[at] = (uint8_t)(high << 4 | low);
+    }
+    *shard_id = bytes_get_be32(bytes);
+    *sequence = bytes_get_be64(bytes + 4);
+    return true;
+}
