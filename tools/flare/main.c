@@ -15,8 +15,8 @@
 enum { TIMEOUT_DEFAULT_MS = 30000 };
 
 static const struct cli_command *const groups[] = {
-    topic_commands, sub_commands,    pub_commands, pull_commands,
-    peek_commands,  status_commands, job_commands, bench_commands,
+    topic_commands,  sub_commands,  pub_commands, pull_commands,  peek_commands,
+    status_commands, data_commands, job_commands, bench_commands,
 };
 enum { GROUP_COUNT = sizeof groups / sizeof groups[0] };
 
