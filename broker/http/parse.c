@@ -369,7 +369,8 @@ static enum http_parse_state parse_head(struct http_parse *parse)
 /* ---- lines ---------------------------------------------------------------------------------- */
 
 /* A line of the head has its LF. Checked here, before http-parser sees it: CRLF and nothing else
- * ends a line, no control characters, no folding. */
+ * ends a line, no folding, and no control characters (which http-parser refuses too, but only while
+ * nobody builds it with lenient headers). */
 static enum http_parse_state parse_line(struct http_parse *parse)
 {
     const uint8_t *line = parse->head.data + parse->line_start;

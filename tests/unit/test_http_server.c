@@ -574,6 +574,10 @@ static void test_one_at_a_time(void **state)
         client_expect(&client, 200, "held");
     }
     client_expect(&client, 200, "GET /last=");
+    /* Idle again, it has given its buffer back. */
+    struct list_link *link = list_first(&fixture.server->steps[HTTP_STEP_IDLE]);
+    assert_non_null(link);
+    assert_null(container_of(link, struct http_conn, link)->pending.data);
     client_close(&client);
     stop(&fixture);
 }
@@ -1035,6 +1039,7 @@ static const struct {
     {RAW("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")},
     {RAW("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")},
     {RAW(CHUNKED "1\r\nxyz\r\n0\r\n\r\n")},
+    {RAW(CHUNKED "1\r\nxy\n0\r\n\r\n")},
     {RAW(CHUNKED "1\nx\r\n0\r\n\r\n")},
     {RAW(CHUNKED "1\r\nx\n0\r\n\r\n")},
     {RAW(CHUNKED "1\r\nx\r0\r\n\r\n")},
@@ -1288,6 +1293,26 @@ static void test_linger_ends(void **state)
     stop(&fixture);
 }
 
+/* Of what a refused client goes on sending, no more than the drain bound is read. */
+static void test_linger_is_bounded(void **state)
+{
+    (void)state;
+    static const char request[] = "nonsense\r\n\r\n";
+    static char flood[TEST_INPUT_MAX];
+    struct fixture fixture;
+    struct client client;
+    start(&fixture);
+    client_open(&client, &fixture);
+    client_send(&client, request);
+    client_expect(&client, 400, NULL);
+    client.is_closed = false; /* only the server's half is */
+    assert_true(client_push(&client, flood, sizeof flood, false) >= HTTP_DRAIN_MAX);
+    WAIT_FOR(&fixture, counters(&fixture)->connections_open == 0);
+    assert_true(counters(&fixture)->received_bytes_total <= sizeof request + HTTP_DRAIN_MAX);
+    client_close(&client);
+    stop(&fixture);
+}
+
 /* ---- vanishing clients
  * ------------------------------------------------------------------------------- */
 
@@ -1407,6 +1432,31 @@ static void test_drain(void **state)
     assert_int_equal(http_server_pending(fixture.server), 0);
     client_close(&idle);
     client_close(&busy);
+    stop(&fixture);
+}
+
+/* An answer that is on its way when draining begins is sent to its end, and its connection ends
+ * with it. */
+static void test_drain_in_answer(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    struct client client;
+    start(&fixture);
+    client_open(&client, &fixture);
+    client_send(&client, "GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+    WAIT_FOR(&fixture, fixture.request_count == 1);
+    http_server_drain(fixture.server);
+    size_t received = 0;
+    time_t since = 0;
+    while (!client.is_closed) {
+        client.size = 0;
+        client_pump(&client);
+        received += client.size;
+        check_patience(&since);
+    }
+    assert_true(received > TEST_BIG_SIZE);
+    client_close(&client);
     stop(&fixture);
 }
 
@@ -1619,10 +1669,12 @@ int main(void)
         cmocka_unit_test(test_idle),
         cmocka_unit_test(test_long_poll_has_no_timeout),
         cmocka_unit_test(test_linger_ends),
+        cmocka_unit_test(test_linger_is_bounded),
         cmocka_unit_test(test_client_vanishes),
         cmocka_unit_test(test_client_vanishes_in_transfer),
         cmocka_unit_test(test_half_close_in_answer),
         cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_drain_in_answer),
         cmocka_unit_test(test_destroy_with_pending),
         cmocka_unit_test(test_idle_memory),
         cmocka_unit_test(test_no_memory),
