@@ -140,6 +140,18 @@ static void lmdb_abort(struct store_txn *txn)
     }
 }
 
+/* Once a meta page could not be written, whatever the reason, LMDB serves neither writers nor
+ * readers. */
+static bool lmdb_has_panicked(struct lmdb_store *store)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(store->env.mdb, NULL, MDB_RDONLY, &txn);
+    if (rc == 0) {
+        mdb_txn_abort(txn);
+    }
+    return rc == MDB_PANIC;
+}
+
 static err_t lmdb_commit(struct store_txn *txn)
 {
     struct lmdb_store *store = lmdb_store_of_txn(txn);
@@ -147,7 +159,12 @@ static err_t lmdb_commit(struct store_txn *txn)
     errno = 0;
     int rc = mdb_txn_commit(lmdb_mdb(txn));
     if (rc != 0) {
-        return lmdb_write_err(&store->base, rc, "commit");
+        err_t err = lmdb_write_err(&store->base, rc, "commit");
+        if (store->broken || !lmdb_has_panicked(store)) {
+            return err;
+        }
+        err_free(err);
+        return lmdb_write_err(&store->base, MDB_PANIC, "commit");
     }
     store->commit_count++;
     return NULL;
