@@ -33,7 +33,8 @@ static err_t make_directory(struct datadir *datadir, const char *path)
     }
     if (path[0] == '\0') {
         const char *parent = getenv("TMPDIR");
-        snprintf(datadir->path, sizeof datadir->path, "%s/flare-XXXXXX", parent == NULL ? "/tmp" : parent);
+        snprintf(datadir->path, sizeof datadir->path, "%s/flare-XXXXXX",
+                 parent == NULL ? "/tmp" : parent);
         if (mkdtemp(datadir->path) == NULL) {
             return ERR(IO, "make a temporary directory %s: %m", datadir->path);
         }
@@ -71,12 +72,13 @@ static err_t take_lock(struct datadir *datadir)
         read_pid(datadir->lock_fd, pid);
         close(datadir->lock_fd);
         datadir->lock_fd = -1;
-        return ERR(LOCKED, "the data directory %s is in use by the broker with pid %s", datadir->path,
-                   pid[0] == '\0' ? "(unknown)" : pid);
+        return ERR(LOCKED, "the data directory %s is in use by the broker with pid %s",
+                   datadir->path, pid[0] == '\0' ? "(unknown)" : pid);
     }
     char pid[32];
     int size = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
-    if (ftruncate(datadir->lock_fd, 0) != 0 || pwrite(datadir->lock_fd, pid, (size_t)size, 0) != size) {
+    if (ftruncate(datadir->lock_fd, 0) != 0 ||
+        pwrite(datadir->lock_fd, pid, (size_t)size, 0) != size) {
         return ERR(IO, "write %s: %m", path);
     }
     return NULL;
@@ -138,7 +140,8 @@ static err_t open_catalog(struct datadir *datadir, struct lmdb_options options)
     TRY(join(datadir, "catalog.mdb", path));
     TRY(join(datadir, "volume-0.mdb", volume));
     if (!exists(path) && exists(volume)) {
-        return ERR(CORRUPT, "%s has volumes but no catalog.mdb: restore it from a backup", datadir->path);
+        return ERR(CORRUPT, "%s has volumes but no catalog.mdb: restore it from a backup",
+                   datadir->path);
     }
     options.path = path;
     options.role = "catalog";
@@ -147,7 +150,8 @@ static err_t open_catalog(struct datadir *datadir, struct lmdb_options options)
     return lmdb_store_open(&options, &datadir->catalog);
 }
 
-static err_t open_volumes(struct datadir *datadir, struct lmdb_options options, uint32_t recorded, uint32_t count)
+static err_t open_volumes(struct datadir *datadir, struct lmdb_options options, uint32_t recorded,
+                          uint32_t count)
 {
     for (uint32_t number = 0; number < count; number++) {
         char name[32];
@@ -166,7 +170,8 @@ static err_t open_volumes(struct datadir *datadir, struct lmdb_options options, 
 
 static err_t open_stores(struct datadir *datadir, const struct datadir_options *options)
 {
-    struct lmdb_options lmdb = {.map_size = options->map_size, .map_size_max = options->map_size_max};
+    struct lmdb_options lmdb = {.map_size = options->map_size,
+                                .map_size_max = options->map_size_max};
     uint32_t recorded = 0;
     TRY(open_catalog(datadir, lmdb));
     TRY(identity_of(datadir->catalog, &lmdb.node_identity));

@@ -3,8 +3,8 @@
  *   lock            held by the running broker (flock), holds its pid
  *   catalog.mdb     the catalog; META "volumes" says how many volumes there are
  *   volume-N.mdb    the volumes */
-#ifndef DATADIR_H
-#define DATADIR_H
+#ifndef BROKER_DATADIR_H
+#define BROKER_DATADIR_H
 
 #include "broker/base/err.h"
 #include "storage/store.h"
@@ -27,8 +27,9 @@ struct datadir_options {
     uint64_t map_size_max;
 };
 
-/* Makes what is missing of a new directory, refuses one in use (ERR_LOCKED, with the pid) and one of which a part is
- * missing. The stores are open on success; whoever takes one sets it to NULL here. */
+/* Makes what is missing of a new directory, refuses one in use (ERR_LOCKED, with the pid) and one
+ * of which a part is missing. The stores are open on success; whoever takes one sets it to NULL
+ * here. */
 err_t datadir_open(const struct datadir_options *options, struct datadir *out) MUST_CHECK;
 
 /* Closes the stores that are still here and gives up the lock. */

@@ -35,7 +35,8 @@ static void print_help(void)
 
 static int exit_code(enum err_code code)
 {
-    switch (code) { /* NOLINT(clang-diagnostic-switch-enum): what is not listed is the broker's own fault */
+    switch (code) { /* NOLINT(clang-diagnostic-switch-enum): what is not listed is the broker's own
+                       fault */
     case ERR_INVALID:
         return EX_USAGE;
     case ERR_LOCKED:
@@ -78,7 +79,8 @@ static void on_signal(uv_signal_t *handle, int number)
 
 static void announce(const struct program *program, const struct config *config)
 {
-    LOG_INFO("flared started", LOG_TEXT("version", FLARE_VERSION), LOG_TEXT("http", node_http_address(program->node)),
+    LOG_INFO("flared started", LOG_TEXT("version", FLARE_VERSION),
+             LOG_TEXT("http", node_http_address(program->node)),
              LOG_TEXT("data", node_data(program->node)), LOG_U64("pid", (uint64_t)getpid()));
     if (config->ephemeral) {
         printf("{\"http\":\"%s\",\"data\":\"%s\",\"pid\":%ld}\n", node_http_address(program->node),
@@ -118,7 +120,8 @@ int main(int argc, char **argv)
     struct config config;
     enum config_request request = CONFIG_RUN;
     umask(077);
-    err_t err = config_load(&config, argc, (const char *const *)argv, (const char *const *)environ, &request);
+    err_t err = config_load(&config, argc, (const char *const *)argv, (const char *const *)environ,
+                            &request);
     if (err != NULL) {
         return fail(err);
     }

@@ -76,8 +76,8 @@ static void report(void *context, const struct effects *effects)
     metrics_add(&metrics->corrupt_records_total, effects->corrupt);
 }
 
-static err_t start_volume(struct node *node, const char *name, struct store **store, struct machine *machine,
-                          struct volume **out)
+static err_t start_volume(struct node *node, const char *name, struct store **store,
+                          struct machine *machine, struct volume **out)
 {
     const struct config *config = node->config;
     const struct volume_options options = {
@@ -131,7 +131,8 @@ static err_t start_volumes(struct node *node)
         char name[32];
         snprintf(name, sizeof name, "volume-%u", number);
         TRY(core_create(&options, &machine));
-        TRY(start_volume(node, name, &node->datadir.volumes[number], machine, &node->volumes[number]));
+        TRY(start_volume(node, name, &node->datadir.volumes[number], machine,
+                         &node->volumes[number]));
         node->volume_count = number + 1;
     }
     TRY(catalog_machine_create(&machine));
@@ -179,7 +180,8 @@ static err_t reconcile(struct node *node)
 {
     struct arena arena;
     bool done = false;
-    struct router_reconcile operation = {.operation = {.arena = &arena, .done = note_done, .user = &done}};
+    struct router_reconcile operation = {
+        .operation = {.arena = &arena, .done = note_done, .user = &done}};
     arena_init(&arena, SIZE_MAX / 2, 0);
     router_start_reconcile(node->router, &operation);
     while (!done) {
@@ -340,7 +342,8 @@ static void node_on_drain(uv_timer_t *handle)
     shut(node);
 }
 
-err_t node_start(uv_loop_t *loop, const struct config *config, const struct clock *clock, struct node **out)
+err_t node_start(uv_loop_t *loop, const struct config *config, const struct clock *clock,
+                 struct node **out)
 {
     err_t err = NULL;
     struct node *node = calloc(1, sizeof *node);

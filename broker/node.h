@@ -1,7 +1,8 @@
-/* The whole broker as an object on a libuv loop: data directory, volumes, router and faces; started and stopped in
- * order. flared is one node and a loop; a program that embeds the broker has as many as it likes. */
-#ifndef NODE_H
-#define NODE_H
+/* The whole broker as an object on a libuv loop: data directory, volumes, router and faces; started
+ * and stopped in order. flared is one node and a loop; a program that embeds the broker has as many
+ * as it likes. */
+#ifndef BROKER_NODE_H
+#define BROKER_NODE_H
 
 #include <uv.h>
 
@@ -10,15 +11,16 @@
 
 struct node;
 
-/* Opens everything, finishes what an earlier stop left half done, and listens. `config` and `clock` are borrowed for
- * the node's life. Blocks until the node is ready. */
-err_t node_start(uv_loop_t *loop, const struct config *config, const struct clock *clock, struct node **out) MUST_CHECK;
+/* Opens everything, finishes what an earlier stop left half done, and listens. `config` and `clock`
+ * are borrowed for the node's life. Blocks until the node is ready. */
+err_t node_start(uv_loop_t *loop, const struct config *config, const struct clock *clock,
+                 struct node **out) MUST_CHECK;
 
 const char *node_http_address(const struct node *node);
 const char *node_data(const struct node *node);
 
-/* Takes nothing new, answers what has begun (config.drain_timeout_ms at most), then closes everything; `on_stopped`
- * runs from the loop when the node is gone. */
+/* Takes nothing new, answers what has begun (config.drain_timeout_ms at most), then closes
+ * everything; `on_stopped` runs from the loop when the node is gone. */
 void node_stop(struct node *node, void (*on_stopped)(void *user), void *user);
 
 #endif

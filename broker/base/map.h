@@ -1,5 +1,5 @@
-/* A hash map from a 64-bit number to a pointer (open addressing). Values are never NULL. Order of iteration is
- * not defined: nothing that must be the same on every run may depend on it. */
+/* A hash map from a 64-bit number to a pointer (open addressing). Values are never NULL. Order of
+ * iteration is not defined: nothing that must be the same on every run may depend on it. */
 #ifndef BASE_MAP_H
 #define BASE_MAP_H
 

@@ -1,4 +1,5 @@
-/* Objects of one size, taken from slabs and given back to the pool, never to the system until pool_deinit. */
+/* Objects of one size, taken from slabs and given back to the pool, never to the system until
+ * pool_deinit. */
 #ifndef BASE_POOL_H
 #define BASE_POOL_H
 

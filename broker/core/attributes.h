@@ -1,5 +1,5 @@
-/* Attributes of a message as bytes: pairs of {name size u16, value size u16, name, value}, little-endian, in the
- * order given. A publisher's content type is the attribute "content-type". */
+/* Attributes of a message as bytes: pairs of {name size u16, value size u16, name, value},
+ * little-endian, in the order given. A publisher's content type is the attribute "content-type". */
 #ifndef CORE_ATTRIBUTES_H
 #define CORE_ATTRIBUTES_H
 

@@ -254,7 +254,8 @@ uint64_t block_checkpoint(const struct core *core)
 static bool is_unstored_tail(const struct block *block)
 {
     const struct shard *shard = block->shard;
-    return list_linked(&shard->unstored) && block->number == (shard->next_sequence - 1) / CHUNK_SIZE;
+    return list_linked(&shard->unstored) &&
+           block->number == (shard->next_sequence - 1) / CHUNK_SIZE;
 }
 
 void block_trim(struct core *core)

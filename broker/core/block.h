@@ -1,23 +1,28 @@
 /* The index from sequence to log position, in blocks of 256 sequences of a shard (INDEX).
  *
- * Value: version u8, width u8, count u16, base u64, then `count` differences to base plus one of `width` bytes; 0: no
- * position. The block at a shard's end is in memory only, until it is full, or the log has grown by replay_bytes since
- * its first entry; after a crash it comes back from the log. */
+ * Value: version u8, width u8, count u16, base u64, then `count` differences to base plus one of
+ * `width` bytes; 0: no position. The block at a shard's end is in memory only, until it is full, or
+ * the log has grown by replay_bytes since its first entry; after a crash it comes back from the
+ * log. */
 #ifndef CORE_BLOCK_H
 #define CORE_BLOCK_H
 
 #include "broker/core/state.h"
 
 /* The block, from memory or the store; an empty one when the store has none. */
-err_t block_get(struct core *core, struct shard *shard, uint64_t number, struct block **out) MUST_CHECK;
+err_t block_get(struct core *core, struct shard *shard, uint64_t number,
+                struct block **out) MUST_CHECK;
 
 /* Notes where the shard's next sequence lies (and counts it). */
 err_t block_append(struct core *core, struct shard *shard, uint64_t position) MUST_CHECK;
 /* At start: a record found in the log's tail. */
-err_t block_recover(struct core *core, struct shard *shard, uint64_t sequence, uint64_t position) MUST_CHECK;
+err_t block_recover(struct core *core, struct shard *shard, uint64_t sequence,
+                    uint64_t position) MUST_CHECK;
 /* A record has moved. */
-err_t block_move(struct core *core, struct shard *shard, uint64_t sequence, uint64_t position) MUST_CHECK;
-err_t block_position(struct core *core, struct shard *shard, uint64_t sequence, uint64_t *out) MUST_CHECK;
+err_t block_move(struct core *core, struct shard *shard, uint64_t sequence,
+                 uint64_t position) MUST_CHECK;
+err_t block_position(struct core *core, struct shard *shard, uint64_t sequence,
+                     uint64_t *out) MUST_CHECK;
 
 /* Nobody needs any of its sequences; does nothing to the unfinished block at the end. */
 err_t block_drop(struct core *core, struct shard *shard, uint64_t number) MUST_CHECK;

@@ -5,8 +5,9 @@
 #include "broker/base/bytes.h"
 #include "broker/core/due.h"
 
-/* Value: version u8, zero u8, count u16, due u64, done bits 32 bytes; then, for the entries below `count` that are
- * not done, runs of equal ones: length - 1 u8, state u8, reason u8, zero u8, attempt u16, zero u16, grant u32, due u64. */
+/* Value: version u8, zero u8, count u16, due u64, done bits 32 bytes; then, for the entries below
+ * `count` that are not done, runs of equal ones: length - 1 u8, state u8, reason u8, zero u8,
+ * attempt u16, zero u16, grant u32, due u64. */
 enum {
     CHUNK_VERSION = 1,
     CHUNK_HEADER_SIZE = 12,
@@ -150,7 +151,8 @@ static void encode(const struct chunk *chunk, struct buf *out)
     encode_runs(chunk, out);
 }
 
-static err_t load(struct core *core, struct lane *lane, uint64_t number, struct chunk *chunk, bool *found)
+static err_t load(struct core *core, struct lane *lane, uint64_t number, struct chunk *chunk,
+                  bool *found)
 {
     uint8_t key[CHUNK_KEY_SIZE];
     chunk_key(lane, number, key);
@@ -176,7 +178,8 @@ static void mark_done_before_cursor(struct chunk *chunk)
     chunk->counts[MESSAGE_NONE] = (uint16_t)(CHUNK_SIZE - end);
 }
 
-err_t chunk_get(struct core *core, struct lane *lane, uint64_t number, bool create, struct chunk **out)
+err_t chunk_get(struct core *core, struct lane *lane, uint64_t number, bool create,
+                struct chunk **out)
 {
     struct chunk *chunk = map_get(&lane->chunks, number);
     if (chunk != NULL) {
@@ -323,7 +326,8 @@ void chunk_skip(struct core *core, struct chunk *chunk, uint32_t first, uint32_t
     chunk_mark_dirty(core, chunk);
 }
 
-err_t chunk_needed(struct core *core, struct lane *lane, uint64_t number, uint64_t bits[CHUNK_WORDS])
+err_t chunk_needed(struct core *core, struct lane *lane, uint64_t number,
+                   uint64_t bits[CHUNK_WORDS])
 {
     uint64_t base = number * CHUNK_SIZE;
     memset(bits, lane->cursor <= base ? 0xff : 0, CHUNK_WORDS * sizeof *bits);

@@ -1,7 +1,8 @@
-/* Delivery state of 256 sequences of a lane (DELIVERY), and the indexes that lead to it (READY, DUE).
+/* Delivery state of 256 sequences of a lane (DELIVERY), and the indexes that lead to it (READY,
+ * DUE).
  *
- * A chunk that is neither in memory nor stored holds nothing in delivery: of its sequences, those before the lane's
- * cursor are done. */
+ * A chunk that is neither in memory nor stored holds nothing in delivery: of its sequences, those
+ * before the lane's cursor are done. */
 #ifndef CORE_CHUNK_H
 #define CORE_CHUNK_H
 
@@ -10,12 +11,14 @@
 
 enum { CHUNK_KEY_SIZE = 16 };
 
-/* From memory or the store; NULL in `out` when there is none and `create` is false. A created one has its sequences
- * before the cursor marked done. */
-err_t chunk_get(struct core *core, struct lane *lane, uint64_t number, bool create, struct chunk **out) MUST_CHECK;
+/* From memory or the store; NULL in `out` when there is none and `create` is false. A created one
+ * has its sequences before the cursor marked done. */
+err_t chunk_get(struct core *core, struct lane *lane, uint64_t number, bool create,
+                struct chunk **out) MUST_CHECK;
 
 /* One move of one message, with its counts and indexes. Sets entry->state only. */
-err_t chunk_move(struct core *core, struct chunk *chunk, uint32_t index, enum lifecycle_event event) MUST_CHECK;
+err_t chunk_move(struct core *core, struct chunk *chunk, uint32_t index,
+                 enum lifecycle_event event) MUST_CHECK;
 /* It no longer has anything ready. */
 err_t chunk_unlist_ready(struct core *core, const struct chunk *chunk) MUST_CHECK;
 /* The chunk must be looked at by `due_ms`. */
@@ -28,7 +31,8 @@ err_t chunk_due_fired(struct core *core, struct chunk *chunk, uint64_t due_ms) M
 err_t chunk_erase(struct core *core, struct chunk *chunk) MUST_CHECK;
 
 /* Sequences of the chunk that the lane needs, finished ones not yet released included. */
-err_t chunk_needed(struct core *core, struct lane *lane, uint64_t number, uint64_t bits[CHUNK_WORDS]) MUST_CHECK;
+err_t chunk_needed(struct core *core, struct lane *lane, uint64_t number,
+                   uint64_t bits[CHUNK_WORDS]) MUST_CHECK;
 
 /* The same for one sequence. */
 err_t chunk_needs(struct core *core, struct lane *lane, uint64_t sequence, bool *out) MUST_CHECK;

@@ -1,8 +1,9 @@
 /* Commands: what a volume is asked to do, in decoded form, and the replies.
  *
- * A command is stamped with `now_ms` by its proposer and carries anything random. Its result is a function of the
- * stored state and the command alone. All memory behind pointers and spans is the proposer's and lives until the
- * reply has been read; results are written to the arrays the proposer supplies. A command touches one volume. */
+ * A command is stamped with `now_ms` by its proposer and carries anything random. Its result is a
+ * function of the stored state and the command alone. All memory behind pointers and spans is the
+ * proposer's and lives until the reply has been read; results are written to the arrays the
+ * proposer supplies. A command touches one volume. */
 #ifndef CORE_COMMAND_H
 #define CORE_COMMAND_H
 
@@ -30,7 +31,7 @@ enum {
     CORE_SHARDS_MAX = 4096,      /* of one topic */
     CORE_RECEIPTS_MAX = 10000,   /* of one command */
     CORE_PULL_MAX = 10000,
-    CORE_NOTE_MAX = 1024,        /* text that says why a message was given back */
+    CORE_NOTE_MAX = 1024, /* text that says why a message was given back */
 };
 
 /* Why a message is a dead letter; on disk. */
@@ -66,11 +67,11 @@ enum start_at { START_LATEST, START_EARLIEST, START_TIME, START_SEQUENCE };
 
 struct sub_settings {
     uint64_t lease_ms;
-    uint64_t retry_delay_ms;   /* of a nack without a delay, and after a lost lease */
-    uint32_t max_attempts;     /* 0: no bound */
-    uint32_t max_in_flight;    /* leased messages per shard; 0: no bound */
-    uint8_t ordering;          /* 0: none */
-    uint8_t mode;              /* 0: passive */
+    uint64_t retry_delay_ms; /* of a nack without a delay, and after a lost lease */
+    uint32_t max_attempts;   /* 0: no bound */
+    uint32_t max_in_flight;  /* leased messages per shard; 0: no bound */
+    uint8_t ordering;        /* 0: none */
+    uint8_t mode;            /* 0: passive */
     bool paused;
 };
 
@@ -82,8 +83,8 @@ struct sub_put {
     uint64_t start_value;
 };
 
-/* One message to publish. `payload_hash` is XXH3-64 of key, attributes and body, one after the other; its proposer
- * computes it, so that the volume's thread need not. */
+/* One message to publish. `payload_hash` is XXH3-64 of key, attributes and body, one after the
+ * other; its proposer computes it, so that the volume's thread need not. */
 struct message_in {
     uint32_t shard_id;
     struct span key;
@@ -114,9 +115,10 @@ struct publish {
 struct pull {
     uint32_t sub_id;
     uint32_t max;
-    uint32_t size_max;  /* of keys, attributes and bodies; the first message comes whatever its size */
-    uint32_t rotation;  /* where to start among the shards; any number */
-    uint64_t lease_ms;  /* 0: the subscription's */
+    uint32_t
+        size_max; /* of keys, attributes and bodies; the first message comes whatever its size */
+    uint32_t rotation; /* where to start among the shards; any number */
+    uint64_t lease_ms; /* 0: the subscription's */
 };
 
 /* One delivery of one message: the content of a receipt. */
@@ -134,13 +136,13 @@ struct settle {
     uint32_t sub_id;
     const struct receipt *receipts;
     uint32_t count;
-    enum err_code *results;  /* NONE, LEASE_LOST or NOT_FOUND for each receipt */
-    bool has_delay;          /* NACK: use delay_ms instead of the subscription's retry delay */
-    bool reject;             /* NACK: make it a dead letter now */
-    bool release;            /* NACK: never reached the client; the attempt does not count */
+    enum err_code *results; /* NONE, LEASE_LOST or NOT_FOUND for each receipt */
+    bool has_delay;         /* NACK: use delay_ms instead of the subscription's retry delay */
+    bool reject;            /* NACK: make it a dead letter now */
+    bool release;           /* NACK: never reached the client; the attempt does not count */
     uint64_t delay_ms;
-    struct span note;        /* NACK: kept with a dead letter */
-    uint64_t lease_ms;       /* EXTEND: from now; 0: the subscription's */
+    struct span note;  /* NACK: kept with a dead letter */
+    uint64_t lease_ms; /* EXTEND: from now; 0: the subscription's */
 };
 
 struct peek {
@@ -154,9 +156,9 @@ struct peek {
 
 struct redrive {
     uint32_t sub_id;
-    enum dead_reason reason;  /* NONE: any */
-    uint32_t shard_id;        /* 0: every shard */
-    bool has_sequence;        /* only this one of shard_id */
+    enum dead_reason reason; /* NONE: any */
+    uint32_t shard_id;       /* 0: every shard */
+    bool has_sequence;       /* only this one of shard_id */
     uint64_t sequence;
     uint32_t max;
     bool dry_run;
@@ -173,7 +175,7 @@ struct seek {
     uint32_t sub_id;
     uint32_t shard_id; /* 0: every shard */
     enum start_at to;
-    uint64_t value;    /* START_TIME: milliseconds; START_SEQUENCE: sequence */
+    uint64_t value; /* START_TIME: milliseconds; START_SEQUENCE: sequence */
     bool dry_run;
 };
 
@@ -190,7 +192,8 @@ struct catalog_change; /* catalog.h */
 struct command {
     enum command_type type;
     uint64_t now_ms;
-    bool no_space; /* stamped: the volume is over its quota or its disk is full, so publishes are refused */
+    bool no_space; /* stamped: the volume is over its quota or its disk is full, so publishes are
+                      refused */
     union {
         struct topic_put topic_put;
         uint32_t topic_drop;
@@ -209,18 +212,19 @@ struct command {
     };
 };
 
-/* A message in a reply to PULL or PEEK; its payload (key, attributes, body, note) lies in reply.payload. */
+/* A message in a reply to PULL or PEEK; its payload (key, attributes, body, note) lies in
+ * reply.payload. */
 struct delivery {
     uint32_t shard_id;
     uint32_t shard_number;
     uint64_t sequence;
     uint32_t epoch;
     uint32_t grant;
-    uint16_t attempt;   /* deliveries so far, this one included */
-    uint8_t state;      /* enum message_state */
-    uint8_t reason;     /* enum dead_reason */
+    uint16_t attempt; /* deliveries so far, this one included */
+    uint8_t state;    /* enum message_state */
+    uint8_t reason;   /* enum dead_reason */
     uint64_t published_ms;
-    uint64_t due_ms;    /* leased: end of the lease; scheduled: due time; dead: since when */
+    uint64_t due_ms;     /* leased: end of the lease; scheduled: due time; dead: since when */
     uint64_t expires_ms; /* 0: never */
     uint32_t payload_offset;
     uint32_t key_size;
@@ -229,8 +233,8 @@ struct delivery {
     uint32_t note_size;
 };
 
-/* Figures of one shard, and of one subscription on it. In reply.items of STATS: shard_stats rows, each followed by
- * its `sub_count` sub_stats rows. */
+/* Figures of one shard, and of one subscription on it. In reply.items of STATS: shard_stats rows,
+ * each followed by its `sub_count` sub_stats rows. */
 struct shard_stats {
     uint32_t topic_id;
     uint32_t shard_id;
@@ -250,18 +254,19 @@ struct sub_stats {
     uint64_t leased;
     uint64_t scheduled;
     uint64_t dead;
-    uint64_t oldest_ms; /* publish time of the oldest message that is not finished (dead ones aside); 0: none */
+    uint64_t oldest_ms; /* publish time of the oldest message that is not finished (dead ones
+                           aside); 0: none */
 };
 
 struct reply {
     enum err_code code;
-    char detail[160];     /* names the field to blame, or says why */
-    uint64_t count;       /* REDRIVE, PURGE, SEEK: messages concerned; TICK: work done */
-    bool more;            /* PEEK, REDRIVE: there may be more after `next`; TICK: work is left; PULL: it looked at
-                           * as many messages as one pull may, and there are more */
+    char detail[160]; /* names the field to blame, or says why */
+    uint64_t count;   /* REDRIVE, PURGE, SEEK: messages concerned; TICK: work done */
+    bool more; /* PEEK, REDRIVE: there may be more after `next`; TICK: work is left; PULL: it looked
+                * at as many messages as one pull may, and there are more */
     uint32_t next_shard_id;
     uint64_t next_sequence;
-    struct buf items;     /* struct delivery, or the rows of STATS */
+    struct buf items; /* struct delivery, or the rows of STATS */
     struct buf payload;
 };
 
@@ -280,7 +285,8 @@ static inline struct span delivery_key(const struct reply *reply, const struct d
     return span_of(reply->payload.data + delivery->payload_offset, delivery->key_size);
 }
 
-static inline struct span delivery_attributes(const struct reply *reply, const struct delivery *delivery)
+static inline struct span delivery_attributes(const struct reply *reply,
+                                              const struct delivery *delivery)
 {
     return span_of(reply->payload.data + delivery->payload_offset + delivery->key_size,
                    delivery->attributes_size);

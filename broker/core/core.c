@@ -1,7 +1,6 @@
 #include "broker/core/core.h"
 
 #include <assert.h>
-#include <stdlib.h>
 
 #include "broker/base/bytes.h"
 #include "broker/core/block.h"
@@ -16,15 +15,16 @@
 #include "broker/core/state.h"
 #include "broker/core/topic.h"
 
-/* META "core": version u8, zero 7 bytes, applied u64, stamp u64, log end u64, checkpoint u64, appended bytes u64, log entries
- * u64, live entries u64, log bytes u64. */
+/* META "core": version u8, zero 7 bytes, applied u64, stamp u64, log end u64, checkpoint u64,
+ * appended bytes u64, log entries u64, live entries u64, log bytes u64. */
 enum {
     META_VERSION = 1,
     META_SIZE = 72,
     REPLAY_BYTES_DEFAULT = 16 * 1024 * 1024,
     CACHE_DEFAULT = 8192,
     MESSAGE_SIZE_MAX = 64 * 1024 * 1024, /* of any record; requests are bounded well below */
-    IDLE_MS = 2000, /* without a publish for so long, the log's tail is indexed so that dead segments can go */
+    IDLE_MS = 2000, /* without a publish for so long, the log's tail is indexed so that dead
+                       segments can go */
 };
 
 #define META_KEY "core"
@@ -158,8 +158,8 @@ static err_t update_due(struct core *core)
 static err_t recover_record(struct core *core, const struct record *record, uint64_t position)
 {
     struct shard *shard = state_shard(core, record->shard_id);
-    /* The shard may have been removed since. A sequence far from the shard's end is damage: records of one shard lie
-     * in the log without gaps. */
+    /* The shard may have been removed since. A sequence far from the shard's end is damage: records
+     * of one shard lie in the log without gaps. */
     if (shard == NULL) {
         return NULL;
     }
@@ -256,7 +256,8 @@ static err_t work_step(struct core *core, uint32_t budget, uint32_t *used, bool 
 
 static bool is_idle(const struct core *core)
 {
-    return core->gc_rows > 0 && !list_empty(&core->unstored_shards) && core->published_ms + IDLE_MS <= core->now_ms;
+    return core->gc_rows > 0 && !list_empty(&core->unstored_shards) &&
+           core->published_ms + IDLE_MS <= core->now_ms;
 }
 
 static err_t tick(struct core *core, const struct tick *tick, struct reply *reply)
@@ -317,8 +318,8 @@ static err_t dispatch(struct core *core, const struct command *command, struct r
     return NULL;
 }
 
-static err_t core_apply(struct machine *machine, struct store_txn *txn, const struct command *command,
-                        struct reply *reply, struct effects *effects)
+static err_t core_apply(struct machine *machine, struct store_txn *txn,
+                        const struct command *command, struct reply *reply, struct effects *effects)
 {
     struct core *core = core_of(machine);
     core->txn = txn;
@@ -351,7 +352,8 @@ static err_t write_meta(struct core *core)
 static bool is_clean(const struct core *core)
 {
     return core->changes == core->changes_committed && list_empty(&core->dirty_subs) &&
-           list_empty(&core->dirty_shards) && list_empty(&core->dirty_blocks) && list_empty(&core->log.dirty);
+           list_empty(&core->dirty_shards) && list_empty(&core->dirty_blocks) &&
+           list_empty(&core->log.dirty);
 }
 
 static err_t core_flush(struct machine *machine, struct store_txn *txn)
@@ -423,7 +425,8 @@ static void core_destroy(struct machine *machine)
     buf_deinit(&core->copy);
     buf_deinit(&core->row_copy);
     buf_deinit(&core->value);
-    free(core);
+    struct pool own = core->own;
+    pool_deinit(&own);
 }
 
 static const struct machine_ops core_ops = {
@@ -438,13 +441,17 @@ static const struct machine_ops core_ops = {
 
 err_t core_create(const struct core_options *options, struct machine **out)
 {
-    struct core *core = calloc(1, sizeof *core);
+    struct pool own;
+    pool_init(&own, sizeof(struct core));
+    struct core *core = pool_take(&own);
     if (core == NULL) {
         return ERR(MEMORY, "no memory for a volume");
     }
+    core->own = own;
     core->machine.ops = &core_ops;
     core->options = *options;
-    core->options.replay_bytes = options->replay_bytes == 0 ? REPLAY_BYTES_DEFAULT : options->replay_bytes;
+    core->options.replay_bytes =
+        options->replay_bytes == 0 ? REPLAY_BYTES_DEFAULT : options->replay_bytes;
     core->options.chunks_max = options->chunks_max == 0 ? CACHE_DEFAULT : options->chunks_max;
     core->options.blocks_max = options->blocks_max == 0 ? CACHE_DEFAULT : options->blocks_max;
     map_init(&core->topics);

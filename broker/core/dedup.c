@@ -6,7 +6,8 @@
 
 enum { DEDUP_VERSION = 1, DEDUP_VALUE_SIZE = 32 };
 
-static void make_key(const struct topic *topic, struct span idempotency_key, uint8_t out[DEDUP_KEY_SIZE])
+static void make_key(const struct topic *topic, struct span idempotency_key,
+                     uint8_t out[DEDUP_KEY_SIZE])
 {
     XXH128_canonical_t hash;
     XXH128_canonicalFromHash(&hash, XXH3_128bits(idempotency_key.data, idempotency_key.size));

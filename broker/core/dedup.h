@@ -1,7 +1,7 @@
 /* The idempotency window (DEDUP): which message an idempotency key has already made.
  *
- * Key: topic u32, XXH3-128 of the idempotency key. Value: version u8, zero 3 bytes, shard u32, sequence u64, payload hash u64,
- * expires u64. */
+ * Key: topic u32, XXH3-128 of the idempotency key. Value: version u8, zero 3 bytes, shard u32,
+ * sequence u64, payload hash u64, expires u64. */
 #ifndef CORE_DEDUP_H
 #define CORE_DEDUP_H
 

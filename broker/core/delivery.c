@@ -8,7 +8,8 @@
 
 enum { DEAD_VERSION = 1 };
 
-void delivery_dead_key(const struct lane *lane, uint64_t sequence, uint8_t out[DELIVERY_DEAD_KEY_SIZE])
+void delivery_dead_key(const struct lane *lane, uint64_t sequence,
+                       uint8_t out[DELIVERY_DEAD_KEY_SIZE])
 {
     bytes_put_be32(out, lane->sub->id);
     bytes_put_be32(out + 4, lane->shard->id);
@@ -17,7 +18,8 @@ void delivery_dead_key(const struct lane *lane, uint64_t sequence, uint8_t out[D
 
 bool delivery_dead_decode(struct span key, struct span value, struct delivery_dead *out)
 {
-    if (key.size != DELIVERY_DEAD_KEY_SIZE || value.size < DELIVERY_DEAD_MIN || value.data[0] != DEAD_VERSION) {
+    if (key.size != DELIVERY_DEAD_KEY_SIZE || value.size < DELIVERY_DEAD_MIN ||
+        value.data[0] != DEAD_VERSION) {
         return false;
     }
     *out = (struct delivery_dead){
@@ -44,7 +46,8 @@ err_t delivery_bury(struct core *core, struct chunk *chunk, uint32_t index, enum
     if (note.size > 0) {
         memcpy(value + DELIVERY_DEAD_MIN, note.data, note.size);
     }
-    TRY(state_put(core, STORE_DEAD, span_of(key, sizeof key), span_of(value, DELIVERY_DEAD_MIN + note.size)));
+    TRY(state_put(core, STORE_DEAD, span_of(key, sizeof key),
+                  span_of(value, DELIVERY_DEAD_MIN + note.size)));
     entry->reason = (uint8_t)reason;
     entry->due_ms = core->now_ms;
     entry->grant = 0;
@@ -139,7 +142,8 @@ err_t delivery_come_due(struct core *core, struct chunk *chunk)
         }
         if (entry->state == MESSAGE_LEASED) {
             core->effects->leases_expired++;
-            TRY(delivery_return(core, chunk, index, sub->settings.retry_delay_ms, span_text("lease expired")));
+            TRY(delivery_return(core, chunk, index, sub->settings.retry_delay_ms,
+                                span_text("lease expired")));
         } else if (entry->state == MESSAGE_SCHEDULED) {
             entry->due_ms = 0;
             TRY(chunk_move(core, chunk, index, LIFECYCLE_COME_DUE));
@@ -163,7 +167,8 @@ static err_t release_finished(struct core *core, struct chunk *chunk)
 
 static bool chunk_before(const struct list_link *a, const struct list_link *b)
 {
-    return container_of(a, const struct chunk, dirty)->number < container_of(b, const struct chunk, dirty)->number;
+    return container_of(a, const struct chunk, dirty)->number <
+           container_of(b, const struct chunk, dirty)->number;
 }
 
 static err_t flush_lane(struct core *core, struct lane *lane)
@@ -181,7 +186,8 @@ static err_t flush_lane(struct core *core, struct lane *lane)
 
 static bool sub_before(const struct list_link *a, const struct list_link *b)
 {
-    return container_of(a, const struct sub, dirty)->id < container_of(b, const struct sub, dirty)->id;
+    return container_of(a, const struct sub, dirty)->id <
+           container_of(b, const struct sub, dirty)->id;
 }
 
 err_t delivery_flush(struct core *core)
@@ -190,7 +196,8 @@ err_t delivery_flush(struct core *core)
     list_sort(&core->dirty_subs, sub_before);
     while ((link = list_pop(&core->dirty_subs)) != NULL) {
         struct sub *sub = container_of(link, struct sub, dirty);
-        for (size_t slot = bitmap_next(sub->dirty_lanes, sub->lanes.count, 0); slot < sub->lanes.count;
+        for (size_t slot = bitmap_next(sub->dirty_lanes, sub->lanes.count, 0);
+             slot < sub->lanes.count;
              slot = bitmap_next(sub->dirty_lanes, sub->lanes.count, slot + 1)) {
             bitmap_clear(sub->dirty_lanes, slot);
             TRY(flush_lane(core, sub->lanes.items[slot]));
@@ -199,8 +206,8 @@ err_t delivery_flush(struct core *core)
     return NULL;
 }
 
-err_t delivery_next_chunk(struct core *core, const struct lane *lane, enum store_table table, uint64_t from,
-                          uint64_t *out)
+err_t delivery_next_chunk(struct core *core, const struct lane *lane, enum store_table table,
+                          uint64_t from, uint64_t *out)
 {
     struct store_cursor *cursor = NULL;
     err_t err = NULL;
@@ -228,8 +235,8 @@ err_t delivery_drop_first_chunk(struct core *core, struct lane *lane, bool *foun
         return NULL;
     }
     TRY(chunk_get(core, lane, number, false, &chunk));
-    const uint32_t states = 1U << MESSAGE_LEASED | 1U << MESSAGE_SCHEDULED | 1U << MESSAGE_READY |
-                            1U << MESSAGE_DEAD;
+    const uint32_t states =
+        1U << MESSAGE_LEASED | 1U << MESSAGE_SCHEDULED | 1U << MESSAGE_READY | 1U << MESSAGE_DEAD;
     uint64_t count = 0;
     TRY(delivery_drop(core, chunk, states, &count));
     TRY(release_finished(core, chunk));

@@ -62,7 +62,8 @@ out:
 static err_t fire_chunk(struct core *core, const struct due_row *row)
 {
     struct sub *sub = state_sub(core, bytes_get_be32(row->key + IDS_OFFSET));
-    struct lane *lane = sub == NULL ? NULL : state_lane(sub, bytes_get_be32(row->key + IDS_OFFSET + 4));
+    struct lane *lane =
+        sub == NULL ? NULL : state_lane(sub, bytes_get_be32(row->key + IDS_OFFSET + 4));
     struct chunk *chunk = NULL;
     if (lane == NULL) {
         return NULL;

@@ -1,7 +1,8 @@
-/* The index of everything that happens at a time (DUE). A row is a reason to look, not a promise: what it points to
- * may have changed, and then it does nothing.
+/* The index of everything that happens at a time (DUE). A row is a reason to look, not a promise:
+ * what it points to may have changed, and then it does nothing.
  *
- * Key: due u64, kind u8; then sub u32, shard u32, chunk u64 (DUE_CHUNK) or topic u32, hash 16 bytes (DUE_DEDUP). */
+ * Key: due u64, kind u8; then sub u32, shard u32, chunk u64 (DUE_CHUNK) or topic u32, hash 16 bytes
+ * (DUE_DEDUP). */
 #ifndef CORE_DUE_H
 #define CORE_DUE_H
 
@@ -19,11 +20,13 @@ struct due_row {
 
 err_t due_add_chunk(struct core *core, const struct chunk *chunk, uint64_t due_ms) MUST_CHECK;
 err_t due_remove_chunk(struct core *core, const struct chunk *chunk, uint64_t due_ms) MUST_CHECK;
-err_t due_add_dedup(struct core *core, const uint8_t key[DEDUP_KEY_SIZE], uint64_t due_ms) MUST_CHECK;
+err_t due_add_dedup(struct core *core, const uint8_t key[DEDUP_KEY_SIZE],
+                    uint64_t due_ms) MUST_CHECK;
 
 /* The earliest row; `found` false when there is none. */
 err_t due_first(struct core *core, struct due_row *out, bool *found) MUST_CHECK;
-/* Removes the earliest row that is due and does what it is for; `worked` false when nothing is due. */
+/* Removes the earliest row that is due and does what it is for; `worked` false when nothing is due.
+ */
 err_t due_fire(struct core *core, bool *worked) MUST_CHECK;
 
 #endif

@@ -33,7 +33,8 @@ static err_t revive(struct core *core, struct lane *lane, uint64_t sequence)
     return delivery_revive(core, chunk, index);
 }
 
-static err_t redrive_lane(struct core *core, struct lane *lane, const struct redrive *redrive, struct reply *reply)
+static err_t redrive_lane(struct core *core, struct lane *lane, const struct redrive *redrive,
+                          struct reply *reply)
 {
     uint64_t from = redrive->has_sequence ? redrive->sequence : 0;
     for (;;) {
@@ -124,11 +125,13 @@ err_t inspect_purge(struct core *core, const struct purge *purge, struct reply *
     return NULL;
 }
 
-/* Moves the cursor back: what lies after it is enqueued again, whatever its state was. What the lane had finished
- * or skipped is still needed by others there (topic_shard_floor), so it has not been given up. */
+/* Moves the cursor back: what lies after it is enqueued again, whatever its state was. What the
+ * lane had finished or skipped is still needed by others there (topic_shard_floor), so it has not
+ * been given up. */
 static err_t go_back_to(struct core *core, struct lane *lane, uint64_t target)
 {
-    const uint32_t all = 1U << MESSAGE_LEASED | 1U << MESSAGE_SCHEDULED | 1U << MESSAGE_READY | 1U << MESSAGE_DEAD;
+    const uint32_t all =
+        1U << MESSAGE_LEASED | 1U << MESSAGE_SCHEDULED | 1U << MESSAGE_READY | 1U << MESSAGE_DEAD;
     for (uint64_t number = target / CHUNK_SIZE;; number++) {
         struct chunk *chunk = NULL;
         TRY(delivery_next_chunk(core, lane, STORE_DELIVERY, number, &number));
@@ -144,7 +147,8 @@ static err_t go_back_to(struct core *core, struct lane *lane, uint64_t target)
     return state_wake(core, lane->sub);
 }
 
-static err_t seek_target(struct core *core, const struct lane *lane, const struct seek *seek, uint64_t *out)
+static err_t seek_target(struct core *core, const struct lane *lane, const struct seek *seek,
+                         uint64_t *out)
 {
     uint64_t floor = topic_shard_floor(lane->shard);
     uint64_t end = lane->shard->next_sequence;
@@ -164,7 +168,8 @@ static err_t seek_target(struct core *core, const struct lane *lane, const struc
     return NULL;
 }
 
-static err_t seek_lane(struct core *core, struct lane *lane, const struct seek *seek, struct reply *reply)
+static err_t seek_lane(struct core *core, struct lane *lane, const struct seek *seek,
+                       struct reply *reply)
 {
     uint64_t target = 0;
     TRY(seek_target(core, lane, seek, &target));

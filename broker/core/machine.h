@@ -1,8 +1,9 @@
-/* A state machine over a store: what a volume's thread drives. The core (messages) is one, the catalog another.
+/* A state machine over a store: what a volume's thread drives. The core (messages) is one, the
+ * catalog another.
  *
- * Within one write transaction a volume calls apply for each command of a batch and then flush; after the commit,
- * committed. When the transaction is lost instead, the machine's memory is worth nothing and load builds it anew
- * from the store. */
+ * Within one write transaction a volume calls apply for each command of a batch and then flush;
+ * after the commit, committed. When the transaction is lost instead, the machine's memory is worth
+ * nothing and load builds it anew from the store. */
 #ifndef CORE_MACHINE_H
 #define CORE_MACHINE_H
 
@@ -11,7 +12,8 @@
 
 /* What a batch of commands brings about beside its replies. */
 struct effects {
-    struct buf woken; /* uint32_t subscription ids that may now have something to pull; each once a batch */
+    struct buf woken; /* uint32_t subscription ids that may now have something to pull; each once a
+                         batch */
     uint64_t leases_expired;
     uint64_t dead_lettered;
     uint64_t corrupt;
@@ -24,8 +26,8 @@ struct machine_ops {
     err_t (*apply)(struct machine *machine, struct store_txn *txn, const struct command *command,
                    struct reply *reply, struct effects *effects);
     err_t (*flush)(struct machine *machine, struct store_txn *txn);
-    /* After flush: whether there is anything to commit. When not, the transaction may be dropped, and committed is
-     * called all the same. */
+    /* After flush: whether there is anything to commit. When not, the transaction may be dropped,
+     * and committed is called all the same. */
     bool (*dirty)(const struct machine *machine);
     void (*committed)(struct machine *machine);
     /* When the next TICK has something to do: UINT64_MAX for never, 0 for now. */

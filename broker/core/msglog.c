@@ -6,18 +6,20 @@
 #include "broker/core/block.h"
 #include "broker/core/release.h"
 
-/* A row: version u8, kind u8, zero u16, bytes. A segment in SEGMENT: version u8, closed u8, listed u8, zero u8,
- * entries u32, live u32, rows u32, size u64. */
+/* A row: version u8, kind u8, zero u16, bytes. A segment in SEGMENT: version u8, closed u8, listed
+ * u8, zero u8, entries u32, live u32, rows u32, size u64. */
 enum {
     ROW_VERSION = 1,
-    ROW_RECORDS = 0,  /* whole records, one after the other */
-    ROW_FIRST = 1,    /* the beginning of one large record */
+    ROW_RECORDS = 0,   /* whole records, one after the other */
+    ROW_FIRST = 1,     /* the beginning of one large record */
     ROW_CONTINUED = 2, /* a further piece of it */
     ROW_KEY_SIZE = 6,
     SEGMENT_VERSION = 1,
     SEGMENT_VALUE_SIZE = 24,
-    SPARSE_SHARE = 2, /* a segment is sparse when less than one in so many of its entries is needed */
-    SLACK_SIZE = 32 * 1024 * 1024, /* bytes nobody needs that are left before sparse segments are rewritten */
+    SPARSE_SHARE =
+        2, /* a segment is sparse when less than one in so many of its entries is needed */
+    SLACK_SIZE = 32 * 1024 *
+                 1024, /* bytes nobody needs that are left before sparse segments are rewritten */
 };
 
 static uint32_t segment_of(uint64_t position)
@@ -230,7 +232,8 @@ static err_t append_large(struct core *core, struct span header, struct msglog_p
                 TRY(msglog_finish_row(core));
                 row_begin(row, ROW_CONTINUED);
             }
-            size_t size = ROW_SIZE_MAX - row->size < rest.size ? ROW_SIZE_MAX - row->size : rest.size;
+            size_t size =
+                ROW_SIZE_MAX - row->size < rest.size ? ROW_SIZE_MAX - row->size : rest.size;
             buf_append(row, rest.data, size);
             rest = span_of(rest.data + size, rest.size - size);
         }
@@ -249,8 +252,8 @@ static void append_small(struct buf *row, struct span header, struct msglog_part
     }
 }
 
-err_t msglog_append(struct core *core, const struct record *record, struct msglog_parts parts, bool live,
-                    uint64_t *position)
+err_t msglog_append(struct core *core, const struct record *record, struct msglog_parts parts,
+                    bool live, uint64_t *position)
 {
     struct msglog *log = &core->log;
     struct buf *row = &log->row;
@@ -316,7 +319,8 @@ static err_t row_get(struct core *core, uint64_t position, struct span *out, boo
 }
 
 /* Puts a large record together in scratch. */
-static err_t gather(struct core *core, uint64_t position, struct span first, struct span *out, bool *ok)
+static err_t gather(struct core *core, uint64_t position, struct span first, struct span *out,
+                    bool *ok)
 {
     struct record head;
     uint64_t size = 0;
@@ -332,7 +336,8 @@ static err_t gather(struct core *core, uint64_t position, struct span first, str
         struct span row;
         bool found = false;
         TRY(row_get(core, position, &row, &found));
-        if (!found || row.data[1] != ROW_CONTINUED || row.size - ROW_HEADER_SIZE > size - scratch->size) {
+        if (!found || row.data[1] != ROW_CONTINUED ||
+            row.size - ROW_HEADER_SIZE > size - scratch->size) {
             return NULL;
         }
         buf_append(scratch, row.data + ROW_HEADER_SIZE, row.size - ROW_HEADER_SIZE);
@@ -381,7 +386,8 @@ err_t msglog_release(struct core *core, uint64_t position)
     struct segment *segment = NULL;
     TRY(segment_get(core, segment_of(position), &segment));
     if (segment == NULL || segment->live == 0) {
-        return ERR(CORRUPT, "log segment %u counts fewer entries than it has", segment_of(position));
+        return ERR(CORRUPT, "log segment %u counts fewer entries than it has",
+                   segment_of(position));
     }
     segment->live--;
     core->log.live--;
@@ -511,7 +517,8 @@ static err_t rewrite_segment(struct core *core, struct segment *segment)
 }
 
 /* The first listed segment of a kind that lies before the checkpoint. */
-static err_t listed_segment(struct core *core, uint8_t kind, uint64_t checkpoint, struct segment **out)
+static err_t listed_segment(struct core *core, uint8_t kind, uint64_t checkpoint,
+                            struct segment **out)
 {
     struct store_cursor *cursor = NULL;
     err_t err = NULL;

@@ -1,9 +1,10 @@
 /* The volume's log: a stream of message records, written at its right edge only.
  *
- * Records are packed into rows of at most ROW_SIZE_MAX bytes, so that every value fills whole pages, recycled runs of
- * pages stay short and a commit writes few of them; a larger record goes on through rows of its own. A position names
- * a record: segment (32 bits), row in the segment (16), offset in the row (16); 0 is none. Rows form segments
- * (SEGMENT_*_MAX). A segment counts its entries and those still needed; it is deleted as a whole. */
+ * Records are packed into rows of at most ROW_SIZE_MAX bytes, so that every value fills whole
+ * pages, recycled runs of pages stay short and a commit writes few of them; a larger record goes on
+ * through rows of its own. A position names a record: segment (32 bits), row in the segment (16),
+ * offset in the row (16); 0 is none. Rows form segments (SEGMENT_*_MAX). A segment counts its
+ * entries and those still needed; it is deleted as a whole. */
 #ifndef CORE_MSGLOG_H
 #define CORE_MSGLOG_H
 
@@ -17,11 +18,11 @@ struct msglog_parts {
     const struct span *spans;
     size_t count;
 };
-err_t msglog_append(struct core *core, const struct record *record, struct msglog_parts parts, bool live,
-                    uint64_t *position) MUST_CHECK;
+err_t msglog_append(struct core *core, const struct record *record, struct msglog_parts parts,
+                    bool live, uint64_t *position) MUST_CHECK;
 
-/* The record at a position, verified; spans into the store or the core's scratch, valid until the next read or
- * change. `ok` false: it is missing, damaged or another one. */
+/* The record at a position, verified; spans into the store or the core's scratch, valid until the
+ * next read or change. `ok` false: it is missing, damaged or another one. */
 err_t msglog_read(struct core *core, uint64_t position, uint32_t shard_id, uint64_t sequence,
                   struct record *out, bool *ok) MUST_CHECK;
 
@@ -35,8 +36,8 @@ uint64_t msglog_end(const struct core *core);
 /* Writes what changed of the segments. */
 err_t msglog_flush(struct core *core) MUST_CHECK;
 
-/* One piece of cleaning within what lies before `checkpoint`: deletes a dead segment, or rewrites a sparse one when
- * the log holds much more than it needs. `worked` false: nothing to do. */
+/* One piece of cleaning within what lies before `checkpoint`: deletes a dead segment, or rewrites a
+ * sparse one when the log holds much more than it needs. `worked` false: nothing to do. */
 err_t msglog_clean(struct core *core, uint64_t checkpoint, bool *worked) MUST_CHECK;
 
 /* Reads the log again from a position; `visit` is called for every record in order. */

@@ -18,16 +18,18 @@ struct peeking {
     bool full;
 };
 
-static err_t read_message(struct core *core, const struct lane *lane, uint64_t sequence, struct record *out, bool *ok)
+static err_t read_message(struct core *core, const struct lane *lane, uint64_t sequence,
+                          struct record *out, bool *ok)
 {
     uint64_t position = 0;
     TRY(block_position(core, lane->shard, sequence, &position));
     return msglog_read(core, position, lane->shard->id, sequence, out, ok);
 }
 
-/* Adds one message to the reply, or stops before it. A damaged one is listed without its content. */
-static err_t list_message(struct peeking *peeking, const struct lane *lane, const struct delivery *delivery,
-                          struct span note)
+/* Adds one message to the reply, or stops before it. A damaged one is listed without its content.
+ */
+static err_t list_message(struct peeking *peeking, const struct lane *lane,
+                          const struct delivery *delivery, struct span note)
 {
     struct reply *reply = peeking->reply;
     struct record record;
@@ -61,10 +63,12 @@ static err_t peek_enqueued(struct peeking *peeking, const struct lane *lane, uin
 
 static bool state_matches(const struct peek *peek, uint8_t state)
 {
-    return state == (uint8_t)peek->state || (peek->state == MESSAGE_SCHEDULED && state == MESSAGE_READY);
+    return state == (uint8_t)peek->state ||
+           (peek->state == MESSAGE_SCHEDULED && state == MESSAGE_READY);
 }
 
-static err_t peek_chunk(struct peeking *peeking, const struct lane *lane, const struct chunk *chunk, uint64_t from)
+static err_t peek_chunk(struct peeking *peeking, const struct lane *lane, const struct chunk *chunk,
+                        uint64_t from)
 {
     for (uint32_t index = 0; index < CHUNK_SIZE && !peeking->full; index++) {
         const struct entry *entry = &chunk->entries[index];
@@ -108,8 +112,8 @@ static err_t peek_delivery(struct peeking *peeking, struct lane *lane, uint64_t 
     return NULL;
 }
 
-err_t inspect_next_dead(struct core *core, const struct lane *lane, uint64_t from, struct delivery_dead *out,
-                        bool *found)
+err_t inspect_next_dead(struct core *core, const struct lane *lane, uint64_t from,
+                        struct delivery_dead *out, bool *found)
 {
     struct store_cursor *cursor = NULL;
     err_t err = NULL;
@@ -119,8 +123,8 @@ err_t inspect_next_dead(struct core *core, const struct lane *lane, uint64_t fro
     TRY_OUT(store_cursor_seek(cursor, span_of(key, sizeof key), found));
     *found = *found && cursor->key.size == sizeof key && memcmp(cursor->key.data, key, 8) == 0;
     if (*found && !delivery_dead_decode(cursor->key, cursor->value, out)) {
-        err = ERR(CORRUPT, "a dead letter's row of subscription %u, shard %u is damaged", lane->sub->id,
-                  lane->shard->id);
+        err = ERR(CORRUPT, "a dead letter's row of subscription %u, shard %u is damaged",
+                  lane->sub->id, lane->shard->id);
     }
 out:
     store_cursor_close(cursor);
@@ -178,7 +182,8 @@ err_t inspect_peek(struct core *core, const struct peek *peek, struct reply *rep
     for (size_t slot = 0; slot < sub->lanes.count && !peeking.full; slot++) {
         struct lane *lane = sub->lanes.items[slot];
         if (lane->shard->id >= peek->from_shard_id) {
-            TRY(peek_lane(&peeking, lane, lane->shard->id == peek->from_shard_id ? peek->from_sequence : 0));
+            TRY(peek_lane(&peeking, lane,
+                          lane->shard->id == peek->from_shard_id ? peek->from_sequence : 0));
         }
     }
     return NULL;
@@ -189,7 +194,9 @@ static err_t oldest_unfinished(struct core *core, struct lane *lane, uint64_t *o
 {
     uint64_t number = 0;
     *out = lane->cursor;
-    if (lane->counts[MESSAGE_LEASED] + lane->counts[MESSAGE_SCHEDULED] + lane->counts[MESSAGE_READY] == 0) {
+    if (lane->counts[MESSAGE_LEASED] + lane->counts[MESSAGE_SCHEDULED] +
+            lane->counts[MESSAGE_READY] ==
+        0) {
         return NULL;
     }
     for (uint32_t looks = 0; looks < OLDEST_CHUNKS_MAX; looks++, number++) {
@@ -276,7 +283,8 @@ static const struct topic *topic_after(const struct core *core, uint32_t id)
 err_t inspect_stats(struct core *core, const struct stats *stats, struct reply *reply)
 {
     TRY(delivery_flush(core));
-    const struct topic *topic = stats->topic_id != 0 ? state_topic(core, stats->topic_id) : topic_after(core, 0);
+    const struct topic *topic =
+        stats->topic_id != 0 ? state_topic(core, stats->topic_id) : topic_after(core, 0);
     while (topic != NULL) {
         for (size_t index = 0; index < topic->shards.count && !topic->dropping; index++) {
             TRY(shard_stats(core, topic->shards.items[index], reply));

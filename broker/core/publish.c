@@ -1,5 +1,5 @@
-#include "broker/core/dedup.h"
 #include "broker/core/block.h"
+#include "broker/core/dedup.h"
 #include "broker/core/messages.h"
 #include "broker/core/msglog.h"
 #include "broker/core/release.h"
@@ -31,7 +31,8 @@ static err_t append(struct core *core, struct shard *shard, const struct message
     };
     const struct span parts[] = {message->key, message->attributes, message->body};
     uint64_t position = 0;
-    TRY(msglog_append(core, &record, (struct msglog_parts){parts, 3}, release_wanted(shard), &position));
+    TRY(msglog_append(core, &record, (struct msglog_parts){parts, 3}, release_wanted(shard),
+                      &position));
     TRY(block_append(core, shard, position));
     if (topic_retains(shard->topic)) {
         TRY(retention_published(core, shard, record_size(&record)));
@@ -39,7 +40,8 @@ static err_t append(struct core *core, struct shard *shard, const struct message
     return wake_lanes(core, shard);
 }
 
-/* Looks whether the message may be published; `result` has its code, and the first result when it is a replay. */
+/* Looks whether the message may be published; `result` has its code, and the first result when it
+ * is a replay. */
 static err_t check(struct core *core, const struct topic *topic, const struct message_in *message,
                    struct publish_result *result)
 {
@@ -60,8 +62,8 @@ static err_t check(struct core *core, const struct topic *topic, const struct me
     return NULL;
 }
 
-static err_t publish_one(struct core *core, const struct topic *topic, const struct message_in *message,
-                         struct publish_result *result)
+static err_t publish_one(struct core *core, const struct topic *topic,
+                         const struct message_in *message, struct publish_result *result)
 {
     TRY(check(core, topic, message, result));
     if (result->code != ERR_NONE || result->replayed) {
@@ -85,9 +87,10 @@ static void refuse_all(const struct publish *publish, enum err_code code)
     }
 }
 
-/* All or none: whether every message would be taken. Two messages of the batch under one idempotency key are judged
- * when they are published, and equal ones are replays. */
-static err_t check_all(struct core *core, const struct topic *topic, const struct publish *publish, bool *ok)
+/* All or none: whether every message would be taken. Two messages of the batch under one
+ * idempotency key are judged when they are published, and equal ones are replays. */
+static err_t check_all(struct core *core, const struct topic *topic, const struct publish *publish,
+                       bool *ok)
 {
     *ok = true;
     for (uint32_t index = 0; index < publish->count; index++) {
@@ -113,7 +116,8 @@ err_t messages_publish(struct core *core, const struct command *command, struct 
     }
     if (command->no_space) {
         refuse_all(publish, ERR_NO_SPACE);
-        reply_fail(reply, ERR_NO_SPACE, "the volume is full; what is in it can still be pulled and acknowledged");
+        reply_fail(reply, ERR_NO_SPACE,
+                   "the volume is full; what is in it can still be pulled and acknowledged");
         return NULL;
     }
     core->published_ms = core->now_ms;

@@ -50,7 +50,8 @@ static bool may_take(const struct pulling *pulling, const struct lane *lane)
            (in_flight_max == 0 || lane->counts[MESSAGE_LEASED] < in_flight_max);
 }
 
-static err_t lease(struct pulling *pulling, struct chunk *chunk, uint32_t index, const struct record *record)
+static err_t lease(struct pulling *pulling, struct chunk *chunk, uint32_t index,
+                   const struct record *record)
 {
     struct lane *lane = chunk->lane;
     struct entry *entry = &chunk->entries[index];
@@ -81,7 +82,8 @@ static bool fits(struct pulling *pulling, const struct record *record)
     return !pulling->full;
 }
 
-/* Leases a message, or finds that it cannot be delivered now; false in `moved` when it must stay where it is. */
+/* Leases a message, or finds that it cannot be delivered now; false in `moved` when it must stay
+ * where it is. */
 static err_t offer(struct pulling *pulling, struct chunk *chunk, uint32_t index, bool *moved)
 {
     struct core *core = pulling->core;
@@ -96,7 +98,8 @@ static err_t offer(struct pulling *pulling, struct chunk *chunk, uint32_t index,
     TRY(block_position(core, shard, sequence, &position));
     TRY(msglog_read(core, position, shard->id, sequence, &record, &ok));
     if (!ok) {
-        return delivery_bury(core, chunk, index, DEAD_CORRUPT, span_text("stored bytes fail their check"));
+        return delivery_bury(core, chunk, index, DEAD_CORRUPT,
+                             span_text("stored bytes fail their check"));
     }
     if (record.expires_ms != 0 && record.expires_ms <= core->now_ms) {
         return delivery_bury(core, chunk, index, DEAD_EXPIRED, span_of("", 0));
@@ -121,7 +124,8 @@ static err_t take_ready(struct pulling *pulling, struct lane *lane)
             return NULL;
         }
         TRY(chunk_get(pulling->core, lane, number, false, &chunk));
-        for (uint32_t index = 0; chunk != NULL && index < CHUNK_SIZE && may_take(pulling, lane); index++) {
+        for (uint32_t index = 0; chunk != NULL && index < CHUNK_SIZE && may_take(pulling, lane);
+             index++) {
             bool moved = true;
             if (chunk->entries[index].state == MESSAGE_READY) {
                 TRY(offer(pulling, chunk, index, &moved));
@@ -139,7 +143,8 @@ static err_t take_new(struct pulling *pulling, struct lane *lane)
         struct chunk *chunk = NULL;
         uint32_t index = (uint32_t)(lane->cursor % CHUNK_SIZE);
         TRY(chunk_get(pulling->core, lane, lane->cursor / CHUNK_SIZE, true, &chunk));
-        for (; index < CHUNK_SIZE && lane->cursor < shard->next_sequence && may_take(pulling, lane); index++) {
+        for (; index < CHUNK_SIZE && lane->cursor < shard->next_sequence && may_take(pulling, lane);
+             index++) {
             bool moved = false;
             TRY(offer(pulling, chunk, index, &moved));
             if (!moved) {
@@ -175,7 +180,8 @@ static size_t count_available(const struct sub *sub)
     return count;
 }
 
-/* Asks every lane that has something, from `first` round to it again, for at most `share` messages. */
+/* Asks every lane that has something, from `first` round to it again, for at most `share` messages.
+ */
 static err_t round_of(struct pulling *pulling, struct sub *sub, size_t first, uint32_t share)
 {
     size_t count = sub->lanes.count;
@@ -206,7 +212,8 @@ err_t messages_pull(struct core *core, const struct pull *pull, struct reply *re
         return NULL;
     }
     struct pulling pulling = {.core = core, .pull = pull, .reply = reply};
-    pulling.lease_until_ms = core->now_ms + (pull->lease_ms != 0 ? pull->lease_ms : sub->settings.lease_ms);
+    pulling.lease_until_ms =
+        core->now_ms + (pull->lease_ms != 0 ? pull->lease_ms : sub->settings.lease_ms);
     size_t first = pull->rotation % sub->lanes.count;
     uint32_t share = (uint32_t)((pull->max + available - 1) / available);
     TRY(round_of(&pulling, sub, first, share));

@@ -50,7 +50,8 @@ uint32_t record_put_header(const struct record *record, uint8_t out[RECORD_HEADE
         bytes_put_le64(out + size, record->expires_ms);
         size += 8;
     }
-    bytes_put_le64(out, XXH3_64bits_withSeed(out + CHECK_SIZE, size - CHECK_SIZE, record->payload_hash));
+    bytes_put_le64(out,
+                   XXH3_64bits_withSeed(out + CHECK_SIZE, size - CHECK_SIZE, record->payload_hash));
     return size;
 }
 
@@ -62,8 +63,8 @@ bool record_peek(struct span bytes, struct record *out, uint64_t *size)
     const uint8_t *data = bytes.data;
     uint8_t flags = data[9];
     uint32_t header = header_size(flags);
-    if (data[8] != RECORD_VERSION || (flags & ~FLAGS_KNOWN) != 0 || bytes_get_le16(data + 14) != 0 ||
-        bytes.size < header) {
+    if (data[8] != RECORD_VERSION || (flags & ~FLAGS_KNOWN) != 0 ||
+        bytes_get_le16(data + 14) != 0 || bytes.size < header) {
         return false;
     }
     *out = (struct record){
@@ -84,7 +85,8 @@ bool record_peek(struct span bytes, struct record *out, uint64_t *size)
     }
     uint64_t payload = (uint64_t)out->key_size + out->attributes_size + out->body_size;
     *size = header + payload;
-    out->payload = span_of(data + header, payload < bytes.size - header ? payload : bytes.size - header);
+    out->payload =
+        span_of(data + header, payload < bytes.size - header ? payload : bytes.size - header);
     return true;
 }
 
@@ -96,6 +98,7 @@ bool record_get(struct span bytes, struct record *out)
     }
     size_t header = size - out->payload.size;
     out->payload_hash = XXH3_64bits(out->payload.data, out->payload.size);
-    uint64_t check = XXH3_64bits_withSeed(bytes.data + CHECK_SIZE, header - CHECK_SIZE, out->payload_hash);
+    uint64_t check =
+        XXH3_64bits_withSeed(bytes.data + CHECK_SIZE, header - CHECK_SIZE, out->payload_hash);
     return check == bytes_get_le64(bytes.data);
 }

@@ -23,7 +23,8 @@ static void set_range(uint64_t number, uint64_t from, uint64_t to, uint64_t bits
     }
 }
 
-static err_t needed_bits(struct core *core, struct shard *shard, uint64_t number, uint64_t out[CHUNK_WORDS])
+static err_t needed_bits(struct core *core, struct shard *shard, uint64_t number,
+                         uint64_t out[CHUNK_WORDS])
 {
     memset(out, 0, CHUNK_WORDS * sizeof *out);
     if (topic_retains(shard->topic)) {
@@ -128,7 +129,8 @@ static err_t sweep_add(struct core *core, struct sweep values)
     return NULL;
 }
 
-err_t release_sweep(struct core *core, struct shard *shard, uint32_t sub_id, uint64_t from, uint64_t to)
+err_t release_sweep(struct core *core, struct shard *shard, uint32_t sub_id, uint64_t from,
+                    uint64_t to)
 {
     if (from >= to) {
         return NULL;

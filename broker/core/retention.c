@@ -37,7 +37,8 @@ err_t retention_published(struct core *core, struct shard *shard, uint64_t size)
     return NULL;
 }
 
-static err_t read_at(struct core *core, struct shard *shard, uint64_t sequence, struct record *out, bool *ok)
+static err_t read_at(struct core *core, struct shard *shard, uint64_t sequence, struct record *out,
+                     bool *ok)
 {
     uint64_t position = 0;
     TRY(block_position(core, shard, sequence, &position));
@@ -45,7 +46,8 @@ static err_t read_at(struct core *core, struct shard *shard, uint64_t sequence, 
 }
 
 /* Whether the oldest retained message goes now; when not, `due_ms` is when to look again. */
-static err_t oldest_goes(struct core *core, struct shard *shard, bool *goes, uint64_t *size, uint64_t *due_ms)
+static err_t oldest_goes(struct core *core, struct shard *shard, bool *goes, uint64_t *size,
+                         uint64_t *due_ms)
 {
     const struct topic_settings *settings = &shard->topic->settings;
     struct record record;
@@ -53,7 +55,8 @@ static err_t oldest_goes(struct core *core, struct shard *shard, bool *goes, uin
     TRY(read_at(core, shard, shard->retained_from, &record, &ok));
     *size = ok ? record_size(&record) : 0;
     *due_ms = UINT64_MAX;
-    bool old = ok && settings->retention_ms != 0 && record.published_ms + settings->retention_ms <= core->now_ms;
+    bool old = ok && settings->retention_ms != 0 &&
+               record.published_ms + settings->retention_ms <= core->now_ms;
     bool much = settings->retention_bytes != 0 && shard->retained_bytes > settings->retention_bytes;
     *goes = !ok || old || much;
     if (!*goes && settings->retention_ms != 0) {
@@ -97,7 +100,8 @@ err_t retention_step(struct core *core, uint32_t budget, uint32_t *worked)
 {
     struct heap_node *node;
     *worked = 0;
-    while (*worked < budget && (node = heap_first(&core->retention)) != NULL && node->due_ms <= core->now_ms) {
+    while (*worked < budget && (node = heap_first(&core->retention)) != NULL &&
+           node->due_ms <= core->now_ms) {
         struct shard *shard = container_of(node, struct shard, retention);
         uint64_t due_ms = 0;
         heap_remove(&core->retention, node);
@@ -107,8 +111,8 @@ err_t retention_step(struct core *core, uint32_t budget, uint32_t *worked)
     return NULL;
 }
 
-err_t retention_find_time(struct core *core, const struct shard *shard, uint64_t from, uint64_t time_ms,
-                          uint64_t *out)
+err_t retention_find_time(struct core *core, const struct shard *shard, uint64_t from,
+                          uint64_t time_ms, uint64_t *out)
 {
     struct shard *readable = state_shard(core, shard->id);
     uint64_t low = from;

@@ -2,7 +2,8 @@
 #include "broker/core/messages.h"
 
 /* The chunk in which the receipt still holds its lease; NULL when it does not. */
-static err_t leased(struct core *core, const struct sub *sub, const struct receipt *receipt, struct chunk **out)
+static err_t leased(struct core *core, const struct sub *sub, const struct receipt *receipt,
+                    struct chunk **out)
 {
     struct lane *lane = receipt->sub_id == sub->id ? state_lane(sub, receipt->shard_id) : NULL;
     struct chunk *chunk = NULL;
@@ -15,14 +16,15 @@ static err_t leased(struct core *core, const struct sub *sub, const struct recei
         return NULL;
     }
     const struct entry *entry = &chunk->entries[receipt->sequence % CHUNK_SIZE];
-    if (entry->state == MESSAGE_LEASED && entry->grant == receipt->grant && entry->attempt == receipt->attempt &&
-        entry->due_ms > core->now_ms) {
+    if (entry->state == MESSAGE_LEASED && entry->grant == receipt->grant &&
+        entry->attempt == receipt->attempt && entry->due_ms > core->now_ms) {
         *out = chunk;
     }
     return NULL;
 }
 
-static err_t give_back(struct core *core, const struct settle *settle, struct chunk *chunk, uint32_t index)
+static err_t give_back(struct core *core, const struct settle *settle, struct chunk *chunk,
+                       uint32_t index)
 {
     struct entry *entry = &chunk->entries[index];
     struct sub *sub = chunk->lane->sub;
@@ -40,7 +42,8 @@ static err_t give_back(struct core *core, const struct settle *settle, struct ch
     return delivery_return(core, chunk, index, delay_ms, settle->note);
 }
 
-static err_t settle_one(struct core *core, const struct command *command, struct chunk *chunk, uint32_t index)
+static err_t settle_one(struct core *core, const struct command *command, struct chunk *chunk,
+                        uint32_t index)
 {
     const struct settle *settle = &command->settle;
     struct entry *entry = &chunk->entries[index];
@@ -52,7 +55,8 @@ static err_t settle_one(struct core *core, const struct command *command, struct
     if (command->type == COMMAND_NACK) {
         return give_back(core, settle, chunk, index);
     }
-    uint64_t lease_ms = settle->lease_ms != 0 ? settle->lease_ms : chunk->lane->sub->settings.lease_ms;
+    uint64_t lease_ms =
+        settle->lease_ms != 0 ? settle->lease_ms : chunk->lane->sub->settings.lease_ms;
     entry->due_ms = core->now_ms + lease_ms;
     chunk_mark_dirty(core, chunk);
     return chunk_due(core, chunk, entry->due_ms);
@@ -69,7 +73,9 @@ err_t messages_settle(struct core *core, const struct command *command, struct r
         if (exists) {
             TRY(leased(core, sub, receipt, &chunk));
         }
-        settle->results[index] = !exists ? ERR_NOT_FOUND : chunk == NULL ? ERR_LEASE_LOST : ERR_NONE;
+        settle->results[index] = !exists         ? ERR_NOT_FOUND
+                                 : chunk == NULL ? ERR_LEASE_LOST
+                                                 : ERR_NONE;
         if (chunk != NULL) {
             TRY(settle_one(core, command, chunk, (uint32_t)(receipt->sequence % CHUNK_SIZE)));
             reply->count++;

@@ -14,7 +14,8 @@
 enum {
     CHUNK_SIZE = 256, /* sequences in a chunk and in a block */
     CHUNK_WORDS = CHUNK_SIZE / 64,
-    ROW_SIZE_MAX = 8 * 4096 - 16, /* a log row fills whole pages: 16 is LMDB's overflow page header */
+    ROW_SIZE_MAX =
+        8 * 4096 - 16, /* a log row fills whole pages: 16 is LMDB's overflow page header */
     ROW_HEADER_SIZE = 4,
     SEGMENT_ENTRIES_MAX = 4096,
     SEGMENT_SIZE_MAX = 1024 * 1024,
@@ -74,12 +75,12 @@ struct sub {
     bool dropping;
     struct topic *topic;
     struct sub_settings settings;
-    struct array lanes;         /* in order of shard id: the slot numbers of the bitmaps */
-    uint64_t *available;        /* lanes with something to hand out */
+    struct array lanes;  /* in order of shard id: the slot numbers of the bitmaps */
+    uint64_t *available; /* lanes with something to hand out */
     uint64_t *dirty_lanes;
     size_t words;
-    uint64_t woken_batch;       /* the batch in which it was last woken */
-    struct list_link dirty;     /* some of its lanes are */
+    uint64_t woken_batch;   /* the batch in which it was last woken */
+    struct list_link dirty; /* some of its lanes are */
     struct list_link dropping_link;
 };
 
@@ -146,10 +147,11 @@ struct msglog {
 
 struct core {
     struct machine machine;
+    struct pool own; /* the core itself is its one object */
     struct core_options options;
     struct store_txn *txn; /* of the call being served */
     struct effects *effects;
-    uint64_t changes; /* to the store, in this process */
+    uint64_t changes;           /* to the store, in this process */
     uint64_t changes_committed; /* `changes` when the last batch ended */
     uint64_t batch;
     uint64_t now_ms;
@@ -180,19 +182,21 @@ struct core {
     struct list dropping_subs;
     struct list dropping_topics;
     struct heap retention;
-    struct buf scratch;  /* a large record in one piece */
-    struct buf copy;     /* a payload on its way to the tail */
-    struct buf row_copy; /* a row being walked */
-    struct buf value;    /* a row being encoded */
-    uint64_t corrupt;    /* damage found outside apply, reported with the next command */
-    bool work;           /* there may be background work */
+    struct buf scratch;    /* a large record in one piece */
+    struct buf copy;       /* a payload on its way to the tail */
+    struct buf row_copy;   /* a row being walked */
+    struct buf value;      /* a row being encoded */
+    uint64_t corrupt;      /* damage found outside apply, reported with the next command */
+    bool work;             /* there may be background work */
     uint64_t published_ms; /* last publish */
     uint64_t checkpoint;   /* as last written */
 };
 
 /* Every change of the store goes through these: they end the life of spans into it. */
-err_t state_put(struct core *core, enum store_table table, struct span key, struct span value) MUST_CHECK;
-err_t state_append(struct core *core, enum store_table table, struct span key, struct span value) MUST_CHECK;
+err_t state_put(struct core *core, enum store_table table, struct span key,
+                struct span value) MUST_CHECK;
+err_t state_append(struct core *core, enum store_table table, struct span key,
+                   struct span value) MUST_CHECK;
 err_t state_remove(struct core *core, enum store_table table, struct span key) MUST_CHECK;
 
 struct topic *state_topic(const struct core *core, uint32_t id);

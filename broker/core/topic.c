@@ -9,13 +9,13 @@
 #include "broker/core/release.h"
 #include "broker/core/retention.h"
 
-/* TOPIC:    topic u32 -> version u8, dropping u8, zero u16, retention u64, retention bytes u64, dedup window u64
- * SHARD:    shard u32 -> version u8, zero 3 bytes, topic u32, number u32, zero u32, hash first u64, hash last u64, next u64,
- *           retained from u64, retained bytes u64
- * SUB:      sub u32 -> version u8, flags u8, ordering u8, mode u8, topic u32, lease u64, retry delay u64,
- *           max attempts u32, max in flight u32
- * DELIVERY: sub u32, shard u32 -> version u8, zero 3 bytes, epoch u32, grant u32, zero u32, cursor u64, then u64 counts
- *           of leased, scheduled, ready, blocked, dead */
+/* TOPIC:    topic u32 -> version u8, dropping u8, zero u16, retention u64, retention bytes u64,
+ * dedup window u64 SHARD:    shard u32 -> version u8, zero 3 bytes, topic u32, number u32, zero
+ * u32, hash first u64, hash last u64, next u64, retained from u64, retained bytes u64 SUB:      sub
+ * u32 -> version u8, flags u8, ordering u8, mode u8, topic u32, lease u64, retry delay u64, max
+ * attempts u32, max in flight u32 DELIVERY: sub u32, shard u32 -> version u8, zero 3 bytes, epoch
+ * u32, grant u32, zero u32, cursor u64, then u64 counts of leased, scheduled, ready, blocked, dead
+ */
 enum {
     ROW_VERSION = 1,
     TOPIC_SIZE = 28,
@@ -88,7 +88,8 @@ err_t topic_shard_write(struct core *core, const struct shard *shard)
 static err_t sub_write(struct core *core, const struct sub *sub)
 {
     uint8_t key[4];
-    uint8_t flags = (uint8_t)((sub->dropping ? SUB_DROPPING : 0) | (sub->settings.paused ? SUB_PAUSED : 0));
+    uint8_t flags =
+        (uint8_t)((sub->dropping ? SUB_DROPPING : 0) | (sub->settings.paused ? SUB_PAUSED : 0));
     uint8_t value[SUB_SIZE] = {ROW_VERSION, flags, sub->settings.ordering, sub->settings.mode};
     bytes_put_be32(key, sub->id);
     bytes_put_le32(value + 4, sub->topic->id);
@@ -177,7 +178,8 @@ static err_t sub_add(struct core *core, struct topic *topic, uint32_t id, struct
 }
 
 /* Lanes are added in order of shard id, as shard ids only grow. */
-static err_t lane_add(struct core *core, struct sub *sub, struct shard *shard, uint64_t cursor, struct lane **out)
+static err_t lane_add(struct core *core, struct sub *sub, struct shard *shard, uint64_t cursor,
+                      struct lane **out)
 {
     struct lane *lane = pool_take(&core->lane_pool);
     size_t words = sub->words;
@@ -189,7 +191,8 @@ static err_t lane_add(struct core *core, struct sub *sub, struct shard *shard, u
     lane->sub = sub;
     lane->shard = shard;
     lane->slot = sub->lanes.count - 1;
-    assert(lane->slot == 0 || ((const struct lane *)sub->lanes.items[lane->slot - 1])->shard->id < shard->id);
+    assert(lane->slot == 0 ||
+           ((const struct lane *)sub->lanes.items[lane->slot - 1])->shard->id < shard->id);
     lane->cursor = cursor;
     lane->epoch = 1;
     map_init(&lane->chunks);
@@ -470,7 +473,9 @@ err_t topic_drop_step(struct core *core, bool *worked)
         return drop_sub_step(core, container_of(link, struct sub, dropping_link));
     }
     link = list_first(&core->dropping_topics);
-    return link == NULL ? NULL : drop_topic_step(core, container_of(link, struct topic, dropping_link), worked);
+    return link == NULL
+               ? NULL
+               : drop_topic_step(core, container_of(link, struct topic, dropping_link), worked);
 }
 
 void topic_forget_all(struct core *core)
@@ -508,7 +513,8 @@ static err_t load_table(struct core *core, enum store_table table, size_t value_
     TRY(store_cursor_open(core->txn, table, &cursor));
     TRY_OUT(store_cursor_seek(cursor, span_of(&zero, 1), &found));
     while (found) {
-        if (cursor->key.size != 4 || cursor->value.size != value_size || cursor->value.data[0] != ROW_VERSION) {
+        if (cursor->key.size != 4 || cursor->value.size != value_size ||
+            cursor->value.data[0] != ROW_VERSION) {
             err = ERR(CORRUPT, "a row of table %d is damaged", (int)table);
             goto out;
         }
@@ -564,7 +570,8 @@ static err_t load_lane(struct core *core, struct sub *sub, struct shard *shard)
         return NULL; /* already removed by a drop */
     }
     if (value.size != LANE_SIZE || value.data[0] != ROW_VERSION) {
-        return ERR(CORRUPT, "the cursor of subscription %u on shard %u is damaged", sub->id, shard->id);
+        return ERR(CORRUPT, "the cursor of subscription %u on shard %u is damaged", sub->id,
+                   shard->id);
     }
     struct lane *lane = NULL;
     TRY(lane_add(core, sub, shard, bytes_get_le64(value.data + 16), &lane));

@@ -1,4 +1,5 @@
-/* Topics, shards, subscriptions and lanes of this volume: their rows, creation and removal (TOPIC, SHARD, SUB, DELIVERY). */
+/* Topics, shards, subscriptions and lanes of this volume: their rows, creation and removal (TOPIC,
+ * SHARD, SUB, DELIVERY). */
 #ifndef CORE_TOPIC_H
 #define CORE_TOPIC_H
 

@@ -1,4 +1,4 @@
-#include "broker/volume/router_internal.h"
+#include "broker/volume/router.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -8,6 +8,7 @@
 
 #include "broker/base/map.h"
 #include "broker/volume/router_create.h"
+#include "broker/volume/router_internal.h"
 
 enum { PAYLOAD_KEEP_MAX = 256 * 1024 }; /* reply memory an unused call keeps */
 
@@ -99,7 +100,8 @@ bool router_begin(struct router *router, struct router_operation *operation,
     return true;
 }
 
-struct router_call *router_call_new(struct router_operation *operation, uint32_t volume, enum command_type type)
+struct router_call *router_call_new(struct router_operation *operation, uint32_t volume,
+                                    enum command_type type)
 {
     struct router *router = operation->router;
     struct list_link *link = list_pop(&router->unused_calls);
@@ -170,7 +172,8 @@ struct catalog_topic *router_find_topic(struct router_operation *operation, stru
     return topic;
 }
 
-struct catalog_sub *router_find_sub(struct router_operation *operation, struct span topic_name, struct span name)
+struct catalog_sub *router_find_sub(struct router_operation *operation, struct span topic_name,
+                                    struct span name)
 {
     struct catalog_topic *topic = router_find_topic(operation, topic_name);
     struct catalog_sub *sub = topic == NULL ? NULL : catalog_sub(topic, name);
@@ -234,14 +237,16 @@ uint32_t router_waiting(const struct router *router)
     return router->waiting;
 }
 
-const struct reply *router_reply_next(const struct router_operation *operation, const struct reply *previous)
+const struct reply *router_reply_next(const struct router_operation *operation,
+                                      const struct reply *previous)
 {
     const struct list_link *link = NULL;
     if (previous == NULL) {
         link = list_first(&operation->calls);
     } else {
         const struct call *call = container_of(previous, const struct call, reply);
-        link = list_next(&operation->calls, &container_of(call, const struct router_call, call)->link);
+        link =
+            list_next(&operation->calls, &container_of(call, const struct router_call, call)->link);
     }
     return link == NULL ? NULL : &container_of(link, const struct router_call, link)->call.reply;
 }
@@ -261,7 +266,8 @@ static void take_replies(struct router *router)
     mailbox_take(&router->replies, &replies, SIZE_MAX);
     struct list_link *link;
     while ((link = list_pop(&replies)) != NULL) {
-        struct router_call *call = container_of(container_of(link, struct call, link), struct router_call, call);
+        struct router_call *call =
+            container_of(container_of(link, struct call, link), struct router_call, call);
         struct router_operation *operation = call->operation;
         router->calls_out--;
         if (operation == NULL) {

@@ -1,11 +1,13 @@
-/* The router: what the faces (HTTP now, the wire protocol and in-process callers later) ask the broker through.
+/* The router: what the faces (HTTP now, the wire protocol and in-process callers later) ask the
+ * broker through.
  *
- * It finds the shards and volumes a request concerns, sends each volume its commands, and puts the replies
- * together; a pull asks the volumes in turn and waits in all of them at once when there is nothing. It belongs to
- * one loop: every function is called from that loop's thread, and every `done` runs there, from router_poll (never
- * from inside the call that started the operation). An operation is a struct the caller embeds, fills and keeps in
- * place, with everything its spans point into, until `done`. Each is done exactly once, with result.code and
- * result.detail; ERR_UNAVAILABLE while stopping or when a volume has failed. */
+ * It finds the shards and volumes a request concerns, sends each volume its commands, and puts the
+ * replies together; a pull asks the volumes in turn and waits in all of them at once when there is
+ * nothing. It belongs to one loop: every function is called from that loop's thread, and every
+ * `done` runs there, from router_poll (never from inside the call that started the operation). An
+ * operation is a struct the caller embeds, fills and keeps in place, with everything its spans
+ * point into, until `done`. Each is done exactly once, with result.code and result.detail;
+ * ERR_UNAVAILABLE while stopping or when a volume has failed. */
 #ifndef VOLUME_ROUTER_H
 #define VOLUME_ROUTER_H
 
@@ -23,12 +25,14 @@ typedef void (*router_done)(struct router_operation *operation);
 
 struct router_result {
     enum err_code code;
-    char detail[200]; /* for people; begins with the field to blame when there is one: "shards: must be ..." */
+    char detail[200]; /* for people; begins with the field to blame when there is one: "shards: must
+                         be ..." */
 };
 
 /* Common head of every operation. The caller sets arena, done and user. */
 struct router_operation {
-    struct arena *arena; /* for the router's parts of the operation; reset by the caller after `done` */
+    struct arena
+        *arena; /* for the router's parts of the operation; reset by the caller after `done` */
     router_done done;
     void *user;
     struct router_result result;
@@ -41,9 +45,10 @@ struct router_operation {
     uint32_t step;
 };
 
-/* Publishes. `messages[i].shard_id` is chosen by the router from `key`, else from the idempotency key, else round
- * robin; the caller fills the rest, `payload_hash` included (router_payload_hash). result.code tells of the whole
- * (NOT_FOUND, NOT_ATOMIC ...); when it is NONE or ABORTED, `results` tell of each message. */
+/* Publishes. `messages[i].shard_id` is chosen by the router from `key`, else from the idempotency
+ * key, else round robin; the caller fills the rest, `payload_hash` included (router_payload_hash).
+ * result.code tells of the whole (NOT_FOUND, NOT_ATOMIC ...); when it is NONE or ABORTED, `results`
+ * tell of each message. */
 struct router_publish {
     struct router_operation operation;
     struct span topic;
@@ -112,8 +117,9 @@ struct router_peek {
     uint32_t found_size;
 };
 
-/* REDRIVE, PURGE and SEEK on every volume concerned; `count` is the sum. `command` is filled by the caller (type and
- * its part of the union, without sub_id); for SEEK and REDRIVE of one shard `shard_number` names it (UINT32_MAX: all). */
+/* REDRIVE, PURGE and SEEK on every volume concerned; `count` is the sum. `command` is filled by the
+ * caller (type and its part of the union, without sub_id); for SEEK and REDRIVE of one shard
+ * `shard_number` names it (UINT32_MAX: all). */
 struct router_change {
     struct router_operation operation;
     struct span topic;
@@ -130,19 +136,20 @@ struct router_stats {
     struct span topic;
 };
 
-/* A change of the catalog, carried through on every volume concerned before `done`. The caller fills `change` (op
- * TOPIC_PUT, SUB_PUT, or *_STATE to DELETING); volume_count is the router's. After `done` the router's catalog
- * shows it. Deletion is done when it can no longer be seen; space is given back in the background. */
+/* A change of the catalog, carried through on every volume concerned before `done`. The caller
+ * fills `change` (op TOPIC_PUT, SUB_PUT, or *_STATE to DELETING); volume_count is the router's.
+ * After `done` the router's catalog shows it. Deletion is done when it can no longer be seen; space
+ * is given back in the background. */
 struct router_configure {
     struct router_operation operation;
     struct catalog_change change;
 };
 
 struct router_volume_status {
-    const char *name;       /* "volume-0", "catalog" */
+    const char *name; /* "volume-0", "catalog" */
     bool failed;
     bool full;
-    char failure[160];      /* why it failed */
+    char failure[160]; /* why it failed */
     uint64_t used_size;
     uint64_t file_size;
     uint64_t reader_age_ms;
@@ -160,12 +167,13 @@ void router_start_change(struct router *router, struct router_change *change);
 void router_start_stats(struct router *router, struct router_stats *stats);
 void router_start_configure(struct router *router, struct router_configure *configure);
 
-/* The client of this pull is gone: it is no longer woken, and what it may still be given goes back at once without
- * counting as an attempt. `done` still runs (result.code UNAVAILABLE). */
+/* The client of this pull is gone: it is no longer woken, and what it may still be given goes back
+ * at once without counting as an attempt. `done` still runs (result.code UNAVAILABLE). */
 void router_cancel_pull(struct router *router, struct router_pull *pull);
 
 /* In `done`: the replies of the operation, one after the other; NULL begins, NULL ends. */
-const struct reply *router_reply_next(const struct router_operation *operation, const struct reply *previous);
+const struct reply *router_reply_next(const struct router_operation *operation,
+                                      const struct reply *previous);
 /* After `done`, when the replies have been read: gives their memory back. */
 void router_release(struct router_operation *operation);
 
@@ -182,13 +190,14 @@ void router_volume_status(struct router *router, uint32_t index, struct router_v
 /* Waiting pulls now. */
 uint32_t router_waiting(const struct router *router);
 
-/* Runs what has come back from the volumes and what has come due; called when the wake hook has been called, and
- * at router_next_due_ms at the latest. */
+/* Runs what has come back from the volumes and what has come due; called when the wake hook has
+ * been called, and at router_next_due_ms at the latest. */
 void router_poll(struct router *router);
 /* On the scale of clock_mono_us / 1000; UINT64_MAX: nothing waits for a time, 0: at once. */
 uint64_t router_next_due_ms(const struct router *router);
 
-/* Answers waiting pulls with UNAVAILABLE and refuses new operations; what is in the volumes still finishes. */
+/* Answers waiting pulls with UNAVAILABLE and refuses new operations; what is in the volumes still
+ * finishes. */
 void router_drain(struct router *router);
 /* Operations not yet done, and commands not yet back. */
 uint32_t router_pending(const struct router *router);

@@ -1,5 +1,6 @@
-/* Changes of the catalog, carried through on every volume (DESIGN 7): recorded first, then done by each volume
- * idempotently, then recorded as finished. A stop in between leaves a state that reconcile finishes. */
+/* Changes of the catalog, carried through on every volume (DESIGN 7): recorded first, then done by
+ * each volume idempotently, then recorded as finished. A stop in between leaves a state that
+ * reconcile finishes. */
 #include "broker/volume/router_internal.h"
 
 #include <stdio.h>
@@ -26,7 +27,8 @@ static void fail_memory(struct router_operation *operation)
 
 static void send_catalog(struct router_operation *operation, struct catalog_change *change)
 {
-    struct router_call *call = router_call_new(operation, operation->router->volume_count, COMMAND_CATALOG);
+    struct router_call *call =
+        router_call_new(operation, operation->router->volume_count, COMMAND_CATALOG);
     if (call != NULL) {
         change->volume_count = operation->router->volume_count;
         call->call.command.catalog = change;
@@ -34,10 +36,12 @@ static void send_catalog(struct router_operation *operation, struct catalog_chan
     }
 }
 
-static void send_topic_put(struct router_operation *operation, uint32_t volume, const struct catalog_topic *topic)
+static void send_topic_put(struct router_operation *operation, uint32_t volume,
+                           const struct catalog_topic *topic)
 {
     struct shard_place *places = arena_calloc(operation->arena, topic->shard_count, sizeof *places);
-    struct router_call *call = places == NULL ? NULL : router_call_new(operation, volume, COMMAND_TOPIC_PUT);
+    struct router_call *call =
+        places == NULL ? NULL : router_call_new(operation, volume, COMMAND_TOPIC_PUT);
     if (call == NULL) {
         fail_memory(operation);
         return;
@@ -53,7 +57,8 @@ static void send_topic_put(struct router_operation *operation, uint32_t volume, 
     router_call_send(operation->router, call);
 }
 
-static void send_sub_put(struct router_operation *operation, uint32_t volume, const struct catalog_sub *sub)
+static void send_sub_put(struct router_operation *operation, uint32_t volume,
+                         const struct catalog_sub *sub)
 {
     struct router_call *call = router_call_new(operation, volume, COMMAND_SUB_PUT);
     if (call != NULL) {
@@ -66,7 +71,8 @@ static void send_sub_put(struct router_operation *operation, uint32_t volume, co
     }
 }
 
-static void send_drop(struct router_operation *operation, uint32_t volume, enum command_type type, uint32_t id)
+static void send_drop(struct router_operation *operation, uint32_t volume, enum command_type type,
+                      uint32_t id)
 {
     struct router_call *call = router_call_new(operation, volume, type);
     if (call != NULL) {
@@ -90,7 +96,8 @@ static void wake_sub(struct router *router, const struct catalog_sub *sub)
 
 static void wake_topic(struct router *router, const struct catalog_topic *topic)
 {
-    for (const struct list_link *link = list_first(&topic->subs); link != NULL; link = list_next(&topic->subs, link)) {
+    for (const struct list_link *link = list_first(&topic->subs); link != NULL;
+         link = list_next(&topic->subs, link)) {
         wake_sub(router, container_of(link, const struct catalog_sub, link));
     }
 }
@@ -102,7 +109,8 @@ static void send_volumes(struct router_configure *configure)
     const struct catalog_change *change = &configure->change;
     const struct catalog_topic *topic = catalog_topic(router->catalog, change->topic);
     bool of_sub = change->op == CATALOG_SUB_PUT || change->op == CATALOG_SUB_STATE;
-    const struct catalog_sub *sub = topic == NULL || !of_sub ? NULL : catalog_sub(topic, change->sub);
+    const struct catalog_sub *sub =
+        topic == NULL || !of_sub ? NULL : catalog_sub(topic, change->sub);
     if (topic == NULL || (of_sub && sub == NULL)) {
         router_fail(operation, ERR_CONFLICT, "it was deleted meanwhile");
         return;
@@ -137,7 +145,8 @@ static void send_finish(struct router_configure *configure)
         fail_memory(&configure->operation);
         return;
     }
-    bool of_sub = configure->change.op == CATALOG_SUB_PUT || configure->change.op == CATALOG_SUB_STATE;
+    bool of_sub =
+        configure->change.op == CATALOG_SUB_PUT || configure->change.op == CATALOG_SUB_STATE;
     bool put = configure->change.op == CATALOG_TOPIC_PUT || configure->change.op == CATALOG_SUB_PUT;
     *change = (struct catalog_change){
         .op = of_sub ? CATALOG_SUB_STATE : CATALOG_TOPIC_STATE,
@@ -255,13 +264,14 @@ static void settle_state(struct router_operation *operation, const struct catalo
 static void settle_states(struct router_operation *operation)
 {
     const struct catalog *catalog = operation->router->catalog;
-    for (const struct catalog_topic *topic = catalog_topic_after(catalog, span_of("", 0)); topic != NULL;
-         topic = catalog_topic_after(catalog, span_text(topic->name))) {
+    for (const struct catalog_topic *topic = catalog_topic_after(catalog, span_of("", 0));
+         topic != NULL; topic = catalog_topic_after(catalog, span_text(topic->name))) {
         if (topic->state != CATALOG_ACTIVE) {
             settle_state(operation, topic, NULL, topic->state);
         }
         for (const struct list_link *link = list_first(&topic->subs);
-             link != NULL && topic->state != CATALOG_DELETING; link = list_next(&topic->subs, link)) {
+             link != NULL && topic->state != CATALOG_DELETING;
+             link = list_next(&topic->subs, link)) {
             const struct catalog_sub *sub = container_of(link, const struct catalog_sub, link);
             if (sub->state != CATALOG_ACTIVE) {
                 settle_state(operation, topic, sub, sub->state);
@@ -279,7 +289,8 @@ static void reconcile_advance(struct router_operation *operation, struct router_
     }
     list_remove(&call->link);
     router_call_free(operation->router, call);
-    if (operation->pending == 0 && operation->step != STEP_FINISH && operation->result.code == ERR_NONE) {
+    if (operation->pending == 0 && operation->step != STEP_FINISH &&
+        operation->result.code == ERR_NONE) {
         operation->step = STEP_FINISH;
         settle_states(operation);
     }
@@ -295,8 +306,8 @@ void router_start_reconcile(struct router *router, struct router_reconcile *reco
         return;
     }
     operation->step = STEP_VOLUMES;
-    for (const struct catalog_topic *topic = catalog_topic_after(router->catalog, span_of("", 0)); topic != NULL;
-         topic = catalog_topic_after(router->catalog, span_text(topic->name))) {
+    for (const struct catalog_topic *topic = catalog_topic_after(router->catalog, span_of("", 0));
+         topic != NULL; topic = catalog_topic_after(router->catalog, span_text(topic->name))) {
         reconcile_topic(operation, topic);
     }
     if (operation->pending == 0) {

@@ -17,8 +17,9 @@ struct router_options {
 
 err_t router_create(const struct router_options *options, struct router **out) MUST_CHECK;
 
-/* Does, on every volume, what a stop in the middle left undone (topics and subscriptions half created or half
- * deleted, settings not yet everywhere). An operation like the others: start-up waits for its `done`. */
+/* Does, on every volume, what a stop in the middle left undone (topics and subscriptions half
+ * created or half deleted, settings not yet everywhere). An operation like the others: start-up
+ * waits for its `done`. */
 struct router_reconcile {
     struct router_operation operation;
 };

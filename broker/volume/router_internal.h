@@ -1,4 +1,5 @@
-/* The router's insides, shared by its files: router.c (calls, polling), pull.c, configure.c, requests.c. */
+/* The router's insides, shared by its files: router.c (calls, polling), pull.c, configure.c,
+ * requests.c. */
 #ifndef VOLUME_ROUTER_INTERNAL_H
 #define VOLUME_ROUTER_INTERNAL_H
 
@@ -11,7 +12,7 @@
 /* One command of an operation, to one volume. */
 struct router_call {
     struct call call;
-    struct list_link link;              /* of its operation's answered calls, or of the unused ones */
+    struct list_link link; /* of its operation's answered calls, or of the unused ones */
     struct router_operation *operation; /* NULL: nobody waits for the reply any more */
     uint32_t volume;
     uint32_t *places; /* where the results belong in the operation's own array; NULL: in order */
@@ -46,7 +47,8 @@ bool router_begin(struct router *router, struct router_operation *operation,
                   void (*advance)(struct router_operation *, struct router_call *));
 
 /* A call for a volume; NULL: no memory, and the operation is failed. */
-struct router_call *router_call_new(struct router_operation *operation, uint32_t volume, enum command_type type);
+struct router_call *router_call_new(struct router_operation *operation, uint32_t volume,
+                                    enum command_type type);
 /* Sends it; when the volume does not take it, the reply says so and comes back in the same way. */
 void router_call_send(struct router *router, struct router_call *call);
 void router_call_free(struct router *router, struct router_call *call);
@@ -58,7 +60,8 @@ void router_finish(struct router_operation *operation);
 
 /* Looks up an active topic or subscription; fails the operation when there is none. */
 struct catalog_topic *router_find_topic(struct router_operation *operation, struct span name);
-struct catalog_sub *router_find_sub(struct router_operation *operation, struct span topic, struct span sub);
+struct catalog_sub *router_find_sub(struct router_operation *operation, struct span topic,
+                                    struct span sub);
 
 /* Which volume a shard lies on; UINT32_MAX: there is no such shard. */
 uint32_t router_volume_of(const struct router *router, uint32_t shard_id);

@@ -1,9 +1,10 @@
-/* Pulls: each asks the volumes one after the other, from a rotating start, until it has what it wants; with nothing in
- * any of them it waits in all.
+/* Pulls: each asks the volumes one after the other, from a rotating start, until it has what it
+ * wants; with nothing in any of them it waits in all.
  *
- * A volume that had nothing is armed by the asking, and tells once when that may have changed; then the pull that has
- * waited longest asks again. When it gets something, the next one asks too, as there may be more. So a wake-up is never
- * lost: every waiting pull stands behind volumes that are armed, or behind a pull that is asking. */
+ * A volume that had nothing is armed by the asking, and tells once when that may have changed; then
+ * the pull that has waited longest asks again. When it gets something, the next one asks too, as
+ * there may be more. So a wake-up is never lost: every waiting pull stands behind volumes that are
+ * armed, or behind a pull that is asking. */
 #include <assert.h>
 #include <stdlib.h>
 
@@ -147,7 +148,8 @@ static void advance(struct router_operation *operation, struct router_call *call
     }
     if (operation->result.code == ERR_NONE && wants && pull->volumes_asked < router->volume_count) {
         ask_next(pull);
-    } else if (operation->result.code != ERR_NONE || pull->taken > 0 || pull->wait_ms == 0 || pull->expired) {
+    } else if (operation->result.code != ERR_NONE || pull->taken > 0 || pull->wait_ms == 0 ||
+               pull->expired) {
         if (pull->taken > 0) {
             operation->result.code = ERR_NONE; /* what was leased must reach the client */
         }
@@ -205,7 +207,8 @@ void router_cancel_pull(struct router *router, struct router_pull *pull)
     router_finish(&pull->operation);
 }
 
-/* Sends back what a vanished client was given. The receipts live in the call's own reply until it is answered. */
+/* Sends back what a vanished client was given. The receipts live in the call's own reply until it
+ * is answered. */
 static void release(struct router *router, struct router_call *call)
 {
     struct reply *reply = &call->call.reply;

@@ -1,4 +1,5 @@
-/* Publish, settle, peek, change and stats: requests that ask each volume concerned once, or one after the other. */
+/* Publish, settle, peek, change and stats: requests that ask each volume concerned once, or one
+ * after the other. */
 #include <string.h>
 
 #include "broker/volume/router_internal.h"
@@ -49,15 +50,16 @@ static void publish_advance(struct router_operation *operation, struct router_ca
     router_finish(operation);
 }
 
-static void choose_shard(struct catalog_topic *topic, struct message_in *message, const struct catalog_shard **out)
+static void choose_shard(struct catalog_topic *topic, struct message_in *message,
+                         const struct catalog_shard **out)
 {
     const struct catalog_shard *shard;
     if (message->key.size > 0) {
         shard = catalog_topic_shard(topic, XXH3_64bits(message->key.data, message->key.size));
     } else if (message->idempotency_key.size > 0) {
         /* A repeated publish must find the first one's shard. */
-        shard = catalog_topic_shard(topic,
-                                    XXH3_64bits(message->idempotency_key.data, message->idempotency_key.size));
+        shard = catalog_topic_shard(
+            topic, XXH3_64bits(message->idempotency_key.data, message->idempotency_key.size));
     } else {
         shard = &topic->shards[topic->round_robin++ % topic->shard_count];
     }
@@ -70,8 +72,8 @@ static uint32_t message_size(const struct message_in *message)
     return (uint32_t)(message->key.size + message->attributes.size + message->body.size);
 }
 
-static void send_publish(struct router_publish *publish, struct router_call *call, uint32_t topic_id,
-                         struct publish part)
+static void send_publish(struct router_publish *publish, struct router_call *call,
+                         uint32_t topic_id, struct publish part)
 {
     uint64_t size = 0;
     for (uint32_t index = 0; index < part.count; index++) {
@@ -100,9 +102,10 @@ static void send_parts(struct router_publish *publish, uint32_t topic_id, const 
         struct message_in *messages = arena_calloc(arena, count, sizeof *messages);
         struct publish_result *results = arena_calloc(arena, count, sizeof *results);
         uint32_t *places = arena_calloc(arena, count, sizeof *places);
-        struct router_call *call = messages == NULL || results == NULL || places == NULL
-                                       ? NULL
-                                       : router_call_new(&publish->operation, volume, COMMAND_PUBLISH);
+        struct router_call *call =
+            messages == NULL || results == NULL || places == NULL
+                ? NULL
+                : router_call_new(&publish->operation, volume, COMMAND_PUBLISH);
         for (uint32_t index = 0, to = 0; index < publish->count; index++) {
             if (volumes[index] != volume) {
                 continue;
@@ -136,8 +139,9 @@ static void send_whole(struct router_publish *publish, uint32_t topic_id, uint16
         return;
     }
     send_publish(publish, call, topic_id,
-                 (struct publish){
-                     .messages = publish->messages, .count = publish->count, .results = publish->results});
+                 (struct publish){.messages = publish->messages,
+                                  .count = publish->count,
+                                  .results = publish->results});
 }
 
 void router_start_publish(struct router *router, struct router_publish *publish)
@@ -147,10 +151,13 @@ void router_start_publish(struct router *router, struct router_publish *publish)
         return;
     }
     struct catalog_topic *topic = router_find_topic(operation, publish->topic);
-    uint16_t *volumes = publish->count == 0 ? NULL : arena_calloc(operation->arena, publish->count, sizeof *volumes);
+    uint16_t *volumes = publish->count == 0
+                            ? NULL
+                            : arena_calloc(operation->arena, publish->count, sizeof *volumes);
     if (topic != NULL && volumes == NULL) {
         router_fail(operation, publish->count == 0 ? ERR_INVALID : ERR_UNAVAILABLE,
-                    publish->count == 0 ? "messages: there is none" : "the broker is out of memory");
+                    publish->count == 0 ? "messages: there is none"
+                                        : "the broker is out of memory");
     }
     if (operation->result.code != ERR_NONE) {
         router_finish(operation);
@@ -195,7 +202,8 @@ static const enum command_type settle_commands[] = {
     [ROUTER_EXTEND] = COMMAND_EXTEND,
 };
 
-static void send_settle(struct router_settle *settle, uint32_t volume, uint32_t sub_id, const uint32_t *volumes)
+static void send_settle(struct router_settle *settle, uint32_t volume, uint32_t sub_id,
+                        const uint32_t *volumes)
 {
     struct arena *arena = settle->operation.arena;
     uint32_t count = 0;
@@ -208,9 +216,10 @@ static void send_settle(struct router_settle *settle, uint32_t volume, uint32_t 
     struct receipt *receipts = arena_calloc(arena, count, sizeof *receipts);
     enum err_code *results = arena_calloc(arena, count, sizeof *results);
     uint32_t *places = arena_calloc(arena, count, sizeof *places);
-    struct router_call *call = receipts == NULL || results == NULL || places == NULL
-                                   ? NULL
-                                   : router_call_new(&settle->operation, volume, settle_commands[settle->kind]);
+    struct router_call *call =
+        receipts == NULL || results == NULL || places == NULL
+            ? NULL
+            : router_call_new(&settle->operation, volume, settle_commands[settle->kind]);
     if (call == NULL) {
         router_fail(&settle->operation, ERR_UNAVAILABLE, "the broker is out of memory");
         return;
@@ -244,7 +253,8 @@ void router_start_settle(struct router *router, struct router_settle *settle)
         return;
     }
     const struct catalog_sub *sub = router_find_sub(operation, settle->topic, settle->sub);
-    uint32_t *volumes = sub == NULL ? NULL : arena_calloc(operation->arena, settle->count + 1, sizeof *volumes);
+    uint32_t *volumes =
+        sub == NULL ? NULL : arena_calloc(operation->arena, settle->count + 1, sizeof *volumes);
     if (volumes == NULL) {
         router_fail(operation, ERR_UNAVAILABLE, "the broker is out of memory");
         router_finish(operation);
@@ -252,7 +262,8 @@ void router_start_settle(struct router *router, struct router_settle *settle)
     }
     for (uint32_t index = 0; index < settle->count; index++) {
         const struct receipt *receipt = &settle->receipts[index];
-        volumes[index] = receipt->sub_id == sub->id ? router_volume_of(router, receipt->shard_id) : UINT32_MAX;
+        volumes[index] =
+            receipt->sub_id == sub->id ? router_volume_of(router, receipt->shard_id) : UINT32_MAX;
         settle->results[index] = volumes[index] == UINT32_MAX ? ERR_LEASE_LOST : ERR_UNAVAILABLE;
     }
     for (uint32_t volume = 0; volume < router->volume_count; volume++) {
@@ -310,7 +321,8 @@ static void peek_advance(struct router_operation *operation, struct router_call 
     peek->from_shard_id = 0;
     peek->from_sequence = 0;
     if (peek->found >= peek->max || peek->found_size >= peek->size_max) {
-        /* Full, and there may be more in the next volume: ask it for its first place only when asked to go on. */
+        /* Full, and there may be more in the next volume: ask it for its first place only when
+         * asked to go on. */
         peek->more = true;
         peek->next_shard_id = UINT32_MAX - peek->shard_index;
         peek->next_sequence = 0;
@@ -332,7 +344,8 @@ void router_start_peek(struct router *router, struct router_peek *peek)
     const struct catalog_sub *sub = router_find_sub(operation, peek->topic, peek->sub);
     peek->shard_index = 0;
     if (sub != NULL && peek->from_shard_id > UINT32_MAX - router->volume_count) {
-        peek->shard_index = UINT32_MAX - peek->from_shard_id; /* the start of a volume, see peek_advance */
+        peek->shard_index =
+            UINT32_MAX - peek->from_shard_id; /* the start of a volume, see peek_advance */
         peek->from_shard_id = 0;
     } else if (sub != NULL && peek->from_shard_id != 0) {
         peek->shard_index = router_volume_of(router, peek->from_shard_id);
@@ -360,7 +373,8 @@ static void change_advance(struct router_operation *operation, struct router_cal
     advance_all(operation, call);
 }
 
-static const struct catalog_shard *shard_by_number(const struct catalog_topic *topic, uint32_t number)
+static const struct catalog_shard *shard_by_number(const struct catalog_topic *topic,
+                                                   uint32_t number)
 {
     for (uint32_t index = 0; index < topic->shard_count; index++) {
         if (topic->shards[index].place.number == number) {
@@ -400,14 +414,16 @@ void router_start_change(struct router *router, struct router_change *change)
             router_fail(operation, ERR_INVALID, "shard: the topic has no such shard");
         }
     }
-    for (uint32_t volume = 0; operation->result.code == ERR_NONE && volume < router->volume_count; volume++) {
+    for (uint32_t volume = 0; operation->result.code == ERR_NONE && volume < router->volume_count;
+         volume++) {
         if (shard != NULL && shard->volume != volume) {
             continue;
         }
         struct router_call *call = router_call_new(operation, volume, change->command.type);
         if (call != NULL) {
             call->call.command = change->command;
-            complete_change(&call->call.command, sub->id, shard == NULL ? 0 : shard->place.shard_id);
+            complete_change(&call->call.command, sub->id,
+                            shard == NULL ? 0 : shard->place.shard_id);
             router_call_send(router, call);
         }
     }
@@ -427,7 +443,8 @@ void router_start_stats(struct router *router, struct router_stats *stats)
         const struct catalog_topic *topic = router_find_topic(operation, stats->topic);
         topic_id = topic == NULL ? 0 : topic->id;
     }
-    for (uint32_t volume = 0; operation->result.code == ERR_NONE && volume < router->volume_count; volume++) {
+    for (uint32_t volume = 0; operation->result.code == ERR_NONE && volume < router->volume_count;
+         volume++) {
         struct router_call *call = router_call_new(operation, volume, COMMAND_STATS);
         if (call != NULL) {
             call->call.command.stats.topic_id = topic_id;

@@ -21,16 +21,16 @@ struct volume {
     struct mailbox mailbox;
     struct machine *machine;
     struct store *store;
-    struct list batch;     /* calls being served */
-    struct list waiting;   /* taken from the mailbox, for a later batch */
+    struct list batch;   /* calls being served */
+    struct list waiting; /* taken from the mailbox, for a later batch */
     struct effects effects;
     struct reply tick_reply;
-    struct map armed;      /* subscriptions to tell about */
+    struct map armed; /* subscriptions to tell about */
     uint64_t maintained_ms;
     bool full;
     bool failed;
 
-    pthread_mutex_t lock;  /* of what follows */
+    pthread_mutex_t lock; /* of what follows */
     struct buf woken;
     struct volume_status status;
 };
@@ -72,7 +72,8 @@ static void fail_volume(struct volume *volume, err_t err)
     LOG_ERROR("volume failed", LOG_TEXT("volume", volume->name), LOG_ERR(err));
 }
 
-/* Refuses a call whatever it asks; a publish tells it of each message, a settlement of each receipt. */
+/* Refuses a call whatever it asks; a publish tells it of each message, a settlement of each
+ * receipt. */
 static void refuse(struct call *call, enum err_code code, const char *detail)
 {
     struct command *command = &call->command;
@@ -83,7 +84,8 @@ static void refuse(struct call *call, enum err_code code, const char *detail)
             command->publish.results[index] = (struct publish_result){.code = code};
         }
     }
-    if (command->type == COMMAND_ACK || command->type == COMMAND_NACK || command->type == COMMAND_EXTEND) {
+    if (command->type == COMMAND_ACK || command->type == COMMAND_NACK ||
+        command->type == COMMAND_EXTEND) {
         for (uint32_t index = 0; index < command->settle.count; index++) {
             command->settle.results[index] = code;
         }
@@ -92,7 +94,8 @@ static void refuse(struct call *call, enum err_code code, const char *detail)
 
 static void refuse_batch(struct volume *volume, enum err_code code, const char *detail)
 {
-    for (struct list_link *link = list_first(&volume->batch); link != NULL; link = list_next(&volume->batch, link)) {
+    for (struct list_link *link = list_first(&volume->batch); link != NULL;
+         link = list_next(&volume->batch, link)) {
         refuse(container_of(link, struct call, link), code, detail);
     }
 }
@@ -111,22 +114,27 @@ static err_t tick(struct volume *volume, struct store_txn *txn, uint64_t now_ms)
     if (volume->machine->ops->next_due_ms(volume->machine) > now_ms) {
         return NULL;
     }
-    const struct command command = {.type = COMMAND_TICK, .now_ms = now_ms, .tick.budget = TICK_BUDGET};
+    const struct command command = {
+        .type = COMMAND_TICK, .now_ms = now_ms, .tick.budget = TICK_BUDGET};
     clear_reply(&volume->tick_reply);
-    return volume->machine->ops->apply(volume->machine, txn, &command, &volume->tick_reply, &volume->effects);
+    return volume->machine->ops->apply(volume->machine, txn, &command, &volume->tick_reply,
+                                       &volume->effects);
 }
 
-static err_t apply_batch(struct volume *volume, struct store_txn *txn, bool no_space, struct attempt *attempt)
+static err_t apply_batch(struct volume *volume, struct store_txn *txn, bool no_space,
+                         struct attempt *attempt)
 {
     uint64_t now_ms = clock_wall_ms(volume->options.clock);
     TRY(tick(volume, txn, now_ms));
-    for (struct list_link *link = list_first(&volume->batch); link != NULL; link = list_next(&volume->batch, link)) {
+    for (struct list_link *link = list_first(&volume->batch); link != NULL;
+         link = list_next(&volume->batch, link)) {
         struct call *call = container_of(link, struct call, link);
         call->command.now_ms = now_ms;
         call->command.no_space = no_space;
         clear_reply(&call->reply);
         attempt->call = call;
-        TRY(volume->machine->ops->apply(volume->machine, txn, &call->command, &call->reply, &volume->effects));
+        TRY(volume->machine->ops->apply(volume->machine, txn, &call->command, &call->reply,
+                                        &volume->effects));
     }
     attempt->call = NULL;
     return volume->machine->ops->flush(volume->machine, txn);
@@ -139,7 +147,8 @@ static void observe(struct volume *volume, enum volume_measure measure, uint64_t
     }
 }
 
-/* One transaction for the batch. On failure nothing has changed and the machine has been built anew. */
+/* One transaction for the batch. On failure nothing has changed and the machine has been built
+ * anew. */
 static struct attempt try_batch(struct volume *volume, bool no_space)
 {
     struct attempt attempt = {.err = NULL};
@@ -223,12 +232,14 @@ static void run_batch(struct volume *volume)
 /* Remembers the pulls that found nothing and asked to be told. */
 static void arm(struct volume *volume)
 {
-    for (struct list_link *link = list_first(&volume->batch); link != NULL; link = list_next(&volume->batch, link)) {
+    for (struct list_link *link = list_first(&volume->batch); link != NULL;
+         link = list_next(&volume->batch, link)) {
         struct call *call = container_of(link, struct call, link);
         if (call->arm && call->reply.items.size == 0 &&
             !map_put(&volume->armed, call->command.pull.sub_id, volume)) {
             /* Without memory to remember it by, tell at once: the pull is tried again. */
-            buf_append(&volume->effects.woken, &call->command.pull.sub_id, sizeof call->command.pull.sub_id);
+            buf_append(&volume->effects.woken, &call->command.pull.sub_id,
+                       sizeof call->command.pull.sub_id);
         }
     }
 }
@@ -282,8 +293,8 @@ static void update_status(struct volume *volume, size_t commands)
         bool over = quota != 0 && stats.used_size >= quota / 100 * FULL_PERCENT;
         bool full = err != NULL || over;
         if (full != volume->full) {
-            LOG_WARN(full ? "volume full" : "volume has room again", LOG_TEXT("volume", volume->name),
-                     LOG_U64("used_bytes", stats.used_size));
+            LOG_WARN(full ? "volume full" : "volume has room again",
+                     LOG_TEXT("volume", volume->name), LOG_U64("used_bytes", stats.used_size));
         }
         volume->full = full;
         err_free(err);
@@ -364,8 +375,8 @@ static uint64_t time_to_wait(const struct volume *volume)
 
 static bool is_due(const struct volume *volume)
 {
-    return !volume->failed &&
-           volume->machine->ops->next_due_ms(volume->machine) <= clock_wall_ms(volume->options.clock);
+    return !volume->failed && volume->machine->ops->next_due_ms(volume->machine) <=
+                                  clock_wall_ms(volume->options.clock);
 }
 
 static void *run(void *argument)

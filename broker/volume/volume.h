@@ -1,12 +1,13 @@
 /* A volume: one thread, one environment, one state machine, one mailbox (DESIGN 3).
  *
- * The thread takes what the mailbox holds, applies it in one write transaction, commits (one flush for all), then
- * sends the replies: nothing leaves before the commit that made it true. While it flushes, the next batch gathers.
+ * The thread takes what the mailbox holds, applies it in one write transaction, commits (one flush
+ * for all), then sends the replies: nothing leaves before the commit that made it true. While it
+ * flushes, the next batch gathers.
  *
- * When a commit fails for want of space, the batch is run again with its publishes refused; when that fails too, all
- * of it is refused and nothing has changed. When it fails for any other reason the volume stops for good (a failed
- * flush is never retried): it answers UNAVAILABLE and says why in its status. A command that meets damaged data is
- * refused alone. */
+ * When a commit fails for want of space, the batch is run again with its publishes refused; when
+ * that fails too, all of it is refused and nothing has changed. When it fails for any other reason
+ * the volume stops for good (a failed flush is never retried): it answers UNAVAILABLE and says why
+ * in its status. A command that meets damaged data is refused alone. */
 #ifndef VOLUME_VOLUME_H
 #define VOLUME_VOLUME_H
 
@@ -14,14 +15,16 @@
 #include "broker/base/mailbox.h"
 #include "broker/core/machine.h"
 
-/* A command on its way to a volume and back. Owned by whoever has it: sender, mailbox, thread, sender again. */
+/* A command on its way to a volume and back. Owned by whoever has it: sender, mailbox, thread,
+ * sender again. */
 struct call {
     struct list_link link;
     struct command command;
     struct reply reply;
     struct mailbox *reply_to;
     uint32_t size; /* bytes of messages in it */
-    bool arm;      /* PULL: when it finds nothing, tell (volume_take_woken) when there may be something */
+    bool
+        arm; /* PULL: when it finds nothing, tell (volume_take_woken) when there may be something */
 };
 
 /* Counts and times kept by the thread; durations go to `observe`. */
@@ -32,13 +35,15 @@ struct volume_options {
     struct store *store;     /* taken on success */
     struct machine *machine; /* likewise */
     const struct clock *clock;
-    uint32_t mailbox_max;    /* commands waiting; further ones are refused with BUSY */
-    uint32_t batch_max;      /* commands in one commit */
-    uint64_t batch_bytes;    /* bytes of messages in one commit */
-    uint64_t quota;          /* bytes; 0: none. Publishes are refused at 90 % of it */
-    uint64_t reserve;        /* bytes kept ready for commits on a full disk */
-    uint64_t maintain_ms;    /* how often stale readers are cleared and the reserve is filled up when nothing happens */
-    void (*wake)(void *context); /* replies or woken subscriptions are there to be taken; from the thread */
+    uint32_t mailbox_max; /* commands waiting; further ones are refused with BUSY */
+    uint32_t batch_max;   /* commands in one commit */
+    uint64_t batch_bytes; /* bytes of messages in one commit */
+    uint64_t quota;       /* bytes; 0: none. Publishes are refused at 90 % of it */
+    uint64_t reserve;     /* bytes kept ready for commits on a full disk */
+    uint64_t maintain_ms; /* how often stale readers are cleared and the reserve is filled up when
+                             nothing happens */
+    void (*wake)(
+        void *context); /* replies or woken subscriptions are there to be taken; from the thread */
     void *wake_context;
     /* May be NULL; from the thread. */
     void (*observe)(void *context, enum volume_measure measure, uint64_t value);
@@ -73,7 +78,8 @@ const char *volume_name(const struct volume *volume);
 /* The store, for backups from another thread. */
 struct store *volume_store(struct volume *volume);
 
-/* Finishes what the mailbox holds and ends the thread; the replies are sent, and it takes nothing more. */
+/* Finishes what the mailbox holds and ends the thread; the replies are sent, and it takes nothing
+ * more. */
 void volume_stop(struct volume *volume);
 /* After volume_stop: closes store and machine. */
 void volume_destroy(struct volume *volume);
