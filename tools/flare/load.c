@@ -1,4 +1,6 @@
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* memmem */
+#endif
 #include "tools/flare/load.h"
 
 #include <assert.h>
@@ -120,7 +122,7 @@ int64_t load_frame_http(struct span bytes)
     for (const uint8_t *line = memchr(bytes.data, '\r', head); line < end;
          line = memchr(line + 1, '\r', (size_t)(end - line))) {
         size_t left = (size_t)(end - line);
-        if (left > sizeof name && strncasecmp((const char *)line, name, sizeof name - 1) == 0) {
+        if (left >= sizeof name && strncasecmp((const char *)line, name, sizeof name - 1) == 0) {
             uint64_t size = strtoull((const char *)line + sizeof name - 1, NULL, 10);
             if (size > REPLY_MAX) {
                 return LOAD_FRAME_BAD;
