@@ -14,10 +14,9 @@
 #include <unistd.h>
 
 #include "broker/base/buf.h"
-#include "tests/lib/process.h"
-#include "tests/lib/tmpdir.h"
+#include "tests/lib/cli.h"
 
-enum { ARGUMENTS_MAX = 12, REPLIES_MAX = 3, TIMEOUT_MS = 20000, REQUEST_MAX = 1 << 20 };
+enum { ARGUMENTS_MAX = 12, REPLIES_MAX = 3, REQUEST_MAX = 1 << 20 };
 
 /* ---- a broker that answers from a script ---- */
 
@@ -122,59 +121,7 @@ static const char *fake_stop(struct fake *fake)
     return (const char *)fake->requests.data;
 }
 
-/* ---- running the tool ---- */
-
-struct outcome {
-    int exit_code;
-    struct buf out;
-    char err[4096];
-};
-
-static const char *flare_program(void)
-{
-    const char *program = getenv("FLARE");
-    return program != NULL ? program : FLARE_BUILD_DIR "/flare";
-}
-
-static void run_flare(const char *url, const char *const *words, const char *input,
-                      struct outcome *outcome)
-{
-    struct process process = {0};
-    struct tmpdir tmpdir;
-    char error_path[TMPDIR_PATH_SIZE];
-    char variable[128];
-    char line[PROCESS_LINE_SIZE];
-    const char *arguments[ARGUMENTS_MAX + 2] = {flare_program()};
-    const char *environment[] = {variable, NULL};
-    (void)snprintf(variable, sizeof variable, "FLARE_URL=%s", url);
-    for (size_t i = 0; i < ARGUMENTS_MAX && words[i] != NULL; i++) {
-        arguments[i + 1] = words[i];
-    }
-    tmpdir_init(&tmpdir);
-    const struct process_options options = {.arguments = arguments,
-                                            .environment = environment,
-                                            .error_path = tmpdir_file(&tmpdir, "err", error_path)};
-    process_start(&process, &options);
-    if (input != NULL) {
-        assert_true(process_write(&process, input, strlen(input)));
-    }
-    process_close_input(&process);
-    buf_init(&outcome->out, REQUEST_MAX);
-    while (process_read_line(&process, line, sizeof line, TIMEOUT_MS)) {
-        buf_append_text(&outcome->out, line);
-        buf_append_byte(&outcome->out, '\n');
-    }
-    buf_append_byte(&outcome->out, 0);
-    outcome->exit_code = process_wait(&process, TIMEOUT_MS);
-    process_stop(&process);
-    FILE *file = fopen(error_path, "re");
-    size_t size = file == NULL ? 0 : fread(outcome->err, 1, sizeof outcome->err - 1, file);
-    outcome->err[size] = '\0';
-    if (file != NULL) {
-        (void)fclose(file);
-    }
-    tmpdir_deinit(&tmpdir);
-}
+/* ---- one run of the tool ---- */
 
 struct cli_case {
     const char *words[ARGUMENTS_MAX];
@@ -189,9 +136,9 @@ struct cli_case {
 static void expect_case(const struct cli_case *row)
 {
     struct fake fake;
-    struct outcome outcome;
+    struct cli_outcome outcome;
     fake_start(&fake, row->replies);
-    run_flare(fake.url, row->words, row->input, &outcome);
+    cli_run(fake.url, row->words, row->input, &outcome);
     const char *requests = fake_stop(&fake);
     if (outcome.exit_code != row->exit_code) {
         print_error("flare %s %s: %s\n", row->words[0], row->words[1], outcome.err);
@@ -201,13 +148,13 @@ static void expect_case(const struct cli_case *row)
         assert_string_equal(requests, row->requests);
     }
     if (row->out != NULL) {
-        assert_string_equal((const char *)outcome.out.data, row->out);
+        assert_string_equal(cli_out(&outcome), row->out);
     }
     if (row->err != NULL && strstr(outcome.err, row->err) == NULL) {
         fail_msg("'%s' is not in '%s'", row->err, outcome.err);
     }
     buf_deinit(&fake.requests);
-    buf_deinit(&outcome.out);
+    cli_outcome_deinit(&outcome);
 }
 
 static void expect_cases(const struct cli_case *rows, size_t count)
@@ -313,13 +260,13 @@ static void test_exit_codes_say_who_is_to_blame(void **state)
 /* A broker that is not there is "unavailable", and the message says what to do. */
 static void test_an_absent_broker_is_unavailable(void **state)
 {
-    struct outcome outcome;
+    struct cli_outcome outcome;
     (void)state;
-    run_flare("http://127.0.0.1:1", (const char *const[]){"status", NULL}, NULL, &outcome);
+    cli_run("http://127.0.0.1:1", (const char *const[]){"status", NULL}, NULL, &outcome);
     assert_int_equal(outcome.exit_code, 69);
     assert_non_null(strstr(outcome.err, "is flared running?"));
-    assert_string_equal((const char *)outcome.out.data, "");
-    buf_deinit(&outcome.out);
+    assert_string_equal(cli_out(&outcome), "");
+    cli_outcome_deinit(&outcome);
 }
 
 /* Lists are aligned tables with a header, tab-separated values with --plain, a document a line with
@@ -457,33 +404,33 @@ static void test_lines_are_published_in_batches(void **state)
 /* --curl prints a command that does the same, and sends nothing. */
 static void test_curl_prints_the_request_instead_of_sending_it(void **state)
 {
-    struct outcome outcome;
+    struct cli_outcome outcome;
     (void)state;
-    run_flare(
+    cli_run(
         "http://h:1",
         (const char *const[]){"pub", "t", "it's", "--key", "k", "--attr", "a=b", "--curl", NULL},
         NULL, &outcome);
     assert_int_equal(outcome.exit_code, 0);
-    assert_string_equal((const char *)outcome.out.data,
+    assert_string_equal(cli_out(&outcome),
                         "curl -sS -X POST 'http://h:1/v1/topics/t/messages' -H 'Flare-Key: k' "
                         "-H 'Flare-Attr-a: b' -H 'Content-Type: text/plain' "
                         "--data-binary 'it'\\''s'\n");
-    buf_deinit(&outcome.out);
+    cli_outcome_deinit(&outcome);
 }
 
 /* Every command of the overview has a help page with its usage and an example. */
 static void test_every_command_has_help_with_an_example(void **state)
 {
-    struct outcome overview;
+    struct cli_outcome overview;
     size_t count = 0;
     (void)state;
-    run_flare("", (const char *const[]){"--help", NULL}, NULL, &overview);
+    cli_run("", (const char *const[]){"--help", NULL}, NULL, &overview);
     assert_int_equal(overview.exit_code, 0);
     char *line = strstr((char *)overview.out.data, "Commands:\n");
     assert_non_null(line);
     for (line += strlen("Commands:\n"); strncmp(line, "  ", 2) == 0;
          line = strchr(line, '\n') + 1) {
-        struct outcome help;
+        struct cli_outcome help;
         char words[2][32] = {"", ""};
         char usage[80];
         int second = 0;
@@ -491,18 +438,18 @@ static void test_every_command_has_help_with_an_example(void **state)
         bool single = line[second + 1] == ' '; /* padding, then the summary */
         (void)snprintf(usage, sizeof usage, "Usage: flare %s%s%s", words[0], single ? "" : " ",
                        single ? "" : words[1]);
-        run_flare("",
-                  (const char *const[]){words[0], single ? "--help" : words[1],
-                                        single ? NULL : "--help", NULL},
-                  NULL, &help);
+        cli_run("",
+                (const char *const[]){words[0], single ? "--help" : words[1],
+                                      single ? NULL : "--help", NULL},
+                NULL, &help);
         assert_int_equal(help.exit_code, 0);
-        assert_non_null(strstr((const char *)help.out.data, usage));
-        assert_non_null(strstr((const char *)help.out.data, "\nExamples:\n  flare "));
-        buf_deinit(&help.out);
+        assert_non_null(strstr(cli_out(&help), usage));
+        assert_non_null(strstr(cli_out(&help), "\nExamples:\n  flare "));
+        cli_outcome_deinit(&help);
         count++;
     }
     assert_true(count > 20);
-    buf_deinit(&overview.out);
+    cli_outcome_deinit(&overview);
 }
 
 int main(void)
