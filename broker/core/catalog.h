@@ -1,10 +1,11 @@
 /* The catalog: topics, their shards and subscriptions, with their settings and states.
  *
- * One small environment holds it, changed by CATALOG commands through the same volume thread code as messages. A
- * `struct catalog` is the whole content in memory. The catalog's own thread has one, which decides; the router has
- * another, kept equal by installing the records that come back with each reply. What spans volumes (a topic with
- * shards in several) goes through states: it is recorded as CREATING, each volume does its part idempotently, then
- * it is recorded as ACTIVE; deletion likewise through DELETING. Start-up finishes what was half done. */
+ * One small environment holds it, changed by CATALOG commands through the same volume thread code
+ * as messages. A `struct catalog` is the whole content in memory. The catalog's own thread has one,
+ * which decides; the router has another, kept equal by installing the records that come back with
+ * each reply. What spans volumes (a topic with shards in several) goes through states: it is
+ * recorded as CREATING, each volume does its part idempotently, then it is recorded as ACTIVE;
+ * deletion likewise through DELETING. Start-up finishes what was half done. */
 #ifndef CORE_CATALOG_H
 #define CORE_CATALOG_H
 
@@ -16,13 +17,14 @@ enum catalog_state { CATALOG_NONE, CATALOG_CREATING, CATALOG_ACTIVE, CATALOG_DEL
 
 struct catalog_shard {
     struct shard_place place;
+    struct catalog_topic *topic;
     uint16_t volume;
     uint8_t state; /* 1: open; closed ones come with live resharding */
 };
 
 struct catalog_topic {
     uint32_t id;
-    uint32_t version; /* grows with every change: the ETag */
+    uint32_t version; /* grows with every change of the settings: the ETag */
     enum catalog_state state;
     uint64_t created_ms;
     char name[CORE_NAME_MAX + 1];
@@ -31,7 +33,7 @@ struct catalog_topic {
     struct catalog_shard *shards; /* in order of hash_first */
     struct list subs;             /* struct catalog_sub.link, in order of id */
     uint32_t sub_count;
-    uint32_t round_robin;         /* the router's */
+    uint32_t round_robin; /* the router's */
 };
 
 struct catalog_sub {
@@ -55,7 +57,8 @@ struct catalog_topic *catalog_topic(const struct catalog *catalog, struct span n
 struct catalog_topic *catalog_topic_by_id(const struct catalog *catalog, uint32_t id);
 struct catalog_sub *catalog_sub(const struct catalog_topic *topic, struct span name);
 struct catalog_sub *catalog_sub_by_id(const struct catalog *catalog, uint32_t id);
-/* Topics in order of name: the first one after `name` (empty: the first). Subscriptions likewise. */
+/* Topics in order of name: the first one after `name` (empty: the first). Subscriptions likewise.
+ */
 struct catalog_topic *catalog_topic_after(const struct catalog *catalog, struct span name);
 struct catalog_sub *catalog_sub_after(const struct catalog_topic *topic, struct span name);
 /* The topic's open shard for a hash. */
@@ -68,8 +71,8 @@ const struct catalog_shard *catalog_shard_by_id(const struct catalog *catalog, u
 bool catalog_name_valid(struct span name);
 
 enum catalog_op {
-    CATALOG_TOPIC_PUT,      /* creates (CREATING) or updates settings */
-    CATALOG_TOPIC_STATE,    /* CREATING -> ACTIVE, ACTIVE -> DELETING, DELETING -> gone */
+    CATALOG_TOPIC_PUT,   /* creates (CREATING) or updates settings */
+    CATALOG_TOPIC_STATE, /* CREATING -> ACTIVE, ACTIVE -> DELETING, DELETING -> gone */
     CATALOG_SUB_PUT,
     CATALOG_SUB_STATE,
 };
@@ -78,18 +81,18 @@ struct catalog_change {
     enum catalog_op op;
     struct span topic;
     struct span sub;
-    enum catalog_state to;       /* *_STATE; CATALOG_NONE: gone */
-    bool has_version;            /* If-Match: refuse with PRECONDITION unless it is the present version */
+    enum catalog_state to; /* *_STATE; CATALOG_NONE: gone */
+    bool has_version;      /* If-Match: refuse with PRECONDITION unless it is the present version */
     uint32_t version;
-    bool create_only;            /* If-None-Match: * */
-    uint32_t shard_count;        /* CATALOG_TOPIC_PUT of a new topic */
+    bool create_only;     /* If-None-Match: * */
+    uint32_t shard_count; /* CATALOG_TOPIC_PUT of a new topic */
     uint32_t volume_count;
     struct topic_settings topic_settings;
     struct sub_settings sub_settings;
     enum start_at start;
     uint64_t start_value;
-    bool created;                /* out */
-    bool changed;                /* out: false when it was so already */
+    bool created; /* out */
+    bool changed; /* out: false when it was so already */
 };
 
 struct catalog *catalog_create(void); /* NULL: no memory */
