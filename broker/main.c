@@ -2,15 +2,19 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
 #include "broker/base/log.h"
 #include "broker/base/version.h"
+#include "broker/http/json.h"
 #include "broker/node.h"
 
 extern char **environ;
+
+enum { READY_LINE_MAX = 16 << 10 };
 
 struct program {
     uv_loop_t *loop;
@@ -33,22 +37,24 @@ static void print_help(void)
     buf_deinit(&help);
 }
 
+/* How to exit for an error; what is not listed is the broker's own fault. */
+static const struct {
+    enum err_code code;
+    int status;
+} exit_codes[] = {
+    {ERR_INVALID, EX_USAGE},   {ERR_LOCKED, EX_TEMPFAIL}, {ERR_IO, EX_IOERR},
+    {ERR_NO_SPACE, EX_IOERR},  {ERR_MAP_FULL, EX_IOERR},  {ERR_NOT_FOUND, EX_NOINPUT},
+    {ERR_CORRUPT, EX_DATAERR}, {ERR_FORMAT, EX_DATAERR},
+};
+
 static int exit_code(enum err_code code)
 {
-    switch (code) { /* NOLINT(clang-diagnostic-switch-enum): what is not listed is the broker's own
-                       fault */
-    case ERR_INVALID:
-        return EX_USAGE;
-    case ERR_LOCKED:
-        return EX_TEMPFAIL;
-    case ERR_IO:
-        return EX_IOERR;
-    case ERR_CORRUPT:
-    case ERR_FORMAT:
-        return EX_DATAERR;
-    default:
-        return EX_SOFTWARE;
+    for (size_t index = 0; index < sizeof exit_codes / sizeof exit_codes[0]; index++) {
+        if (exit_codes[index].code == code) {
+            return exit_codes[index].status;
+        }
     }
+    return EX_SOFTWARE;
 }
 
 static int fail(err_t err)
@@ -77,15 +83,35 @@ static void on_signal(uv_signal_t *handle, int number)
     }
 }
 
+/* Who started it on a port or a directory of its choice must be told, in a form for programs. */
+static void print_ready(const struct node *node)
+{
+    struct buf line;
+    buf_init(&line, READY_LINE_MAX);
+    buf_printf(&line, "{\"http\":");
+    json_put_string(&line, span_text(node_http_address(node)));
+    buf_printf(&line, ",\"data\":");
+    json_put_string(&line, span_text(node_data(node)));
+    buf_printf(&line, ",\"pid\":%ld}\n", (long)getpid());
+    (void)fwrite(line.data, 1, line.size, stdout);
+    (void)fflush(stdout);
+    buf_deinit(&line);
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t text_size = strlen(text);
+    size_t end_size = strlen(end);
+    return text_size >= end_size && strcmp(text + text_size - end_size, end) == 0;
+}
+
 static void announce(const struct program *program, const struct config *config)
 {
     LOG_INFO("flared started", LOG_TEXT("version", FLARE_VERSION),
              LOG_TEXT("http", node_http_address(program->node)),
              LOG_TEXT("data", node_data(program->node)), LOG_U64("pid", (uint64_t)getpid()));
-    if (config->ephemeral) {
-        printf("{\"http\":\"%s\",\"data\":\"%s\",\"pid\":%ld}\n", node_http_address(program->node),
-               node_data(program->node), (long)getpid());
-        fflush(stdout);
+    if (config->ephemeral || ends_with(config->http, ":0")) {
+        print_ready(program->node);
     }
 }
 
