@@ -13,7 +13,7 @@ LAYERS = {
     "broker/core": 2, "storage": 2,
     "broker/volume": 3,
     "broker/http": 4, "broker/session": 4, "broker/push": 4, "broker/console": 4, "client": 4,
-    "broker": 5, "tools": 6, "tests": 6,
+    "broker": 5, "tools": 6, "tests": 7,
 }
 ALSO = {"broker/core": {"storage/store.h"}}
 ONLY = {"client": {"broker/wire", "broker/base"}}
@@ -71,7 +71,7 @@ def check_own(path, folder, name, line):
 def check_system(path, folder, name, line):
     if folder in PURE_FOLDERS and name not in PURE:
         source.found(path, line, "%s is pure and may not include <%s>" % (folder, name))
-    elif name in SYSTEM and LAYERS[folder] < 6 and folder not in SYSTEM[name]:
+    elif name in SYSTEM and LAYERS[folder] < LAYERS["tools"] and folder not in SYSTEM[name]:
         source.found(path, line, "%s may not include <%s>" % (folder, name))
 
 
