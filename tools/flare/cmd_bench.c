@@ -47,7 +47,8 @@ enum { FILL_BATCH = 500, FILL_CONNECTIONS = 4, TIMEOUT_MS = 60000, NAME_SIZE = 3
 #define COUNT_ROW                                                                                  \
     {                                                                                              \
         .name = "count", .letter = 'n', .kind = OPTION_NUMBER, .min = 1, .max = 1000000000,        \
-        .value = "N", .help = "messages, rounded up to whole batches; default 200000"              \
+        .value = "N",                                                                              \
+        .help = "messages; when publishing, rounded up to whole batches; default 200000"           \
     }
 #define BATCH_ROW(default_text)                                                                    \
     {                                                                                              \
@@ -201,8 +202,8 @@ static void read_settings(struct bench_settings *settings, const struct argument
     settings->batch = (uint32_t)arguments_number(arguments, BENCH_BATCH, batch);
     settings->size = (uint32_t)arguments_number(arguments, BENCH_SIZE, 1024);
     settings->shards = (uint32_t)arguments_number(arguments, BENCH_SHARDS, 4);
-    settings->count = round_up(arguments_number(arguments, BENCH_COUNT, 200000), settings->batch);
-    settings->backlog = round_up(arguments_number(arguments, BENCH_BACKLOG, 0), FILL_BATCH);
+    settings->count = arguments_number(arguments, BENCH_COUNT, 200000);
+    settings->backlog = arguments_number(arguments, BENCH_BACKLOG, 0);
     settings->timeout_ms = TIMEOUT_MS;
 }
 
@@ -295,6 +296,15 @@ static void new_name(char name[NAME_SIZE])
     (void)snprintf(name, NAME_SIZE, "bench-%016llx", (unsigned long long)random_seed());
 }
 
+/* Publishes without measuring: whole batches, then what is left as one more. */
+static err_t fill(const struct bench_settings *settings, uint64_t count)
+{
+    struct load_result result;
+    uint64_t rest = count % FILL_BATCH;
+    TRY(bench_publish_run(settings, count - rest, FILL_CONNECTIONS, FILL_BATCH, &result));
+    return rest == 0 ? NULL : bench_publish_run(settings, rest, 1, (uint32_t)rest, &result);
+}
+
 static err_t publish_run(struct cli *cli, const struct arguments *arguments)
 {
     struct bench_settings settings = {0};
@@ -303,9 +313,10 @@ static err_t publish_run(struct cli *cli, const struct arguments *arguments)
     new_name(name);
     settings.topic = name;
     read_settings(&settings, arguments, 64, 1);
+    settings.count = round_up(settings.count, settings.batch);
     TRY(read_address(&settings, cli->url));
     TRY(create_topic(cli, &settings));
-    TRY(bench_publish_run(&settings, settings.backlog, FILL_CONNECTIONS, FILL_BATCH, &result));
+    TRY(fill(&settings, settings.backlog));
     TRY(bench_publish_run(&settings, settings.count, settings.connections, settings.batch,
                           &result));
     TRY(check_depth(cli, &settings, settings.count + settings.backlog));
@@ -324,9 +335,7 @@ static err_t consume_run(struct cli *cli, const struct arguments *arguments)
     read_settings(&settings, arguments, 4, 100);
     TRY(read_address(&settings, cli->url));
     TRY(create_topic(cli, &settings));
-    settings.count = round_up(settings.count, FILL_BATCH);
-    TRY(bench_publish_run(&settings, settings.count + settings.backlog, FILL_CONNECTIONS,
-                          FILL_BATCH, &result));
+    TRY(fill(&settings, settings.count + settings.backlog));
     TRY(bench_consume_run(&settings, &result));
     if (settings.backlog == 0) {
         TRY(check_depth(cli, &settings, 0));

@@ -1,0 +1,303 @@
+/* The command-line tool against a real broker: what a user does in a day. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka.h needs the four above */
+#include <arpa/inet.h>
+#include <cmocka.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tests/lib/cli.h"
+#include "tests/lib/process.h"
+#include "tests/lib/tmpdir.h"
+
+enum { TIMEOUT_MS = 30000 };
+
+struct broker {
+    struct process process;
+    struct tmpdir tmpdir;
+    char url[128];
+    char data[512];
+};
+
+/* A broker of its own for each test, on a free port and a temporary directory. */
+static int broker_start(void **state)
+{
+    struct broker *broker = calloc(1, sizeof *broker);
+    char line[PROCESS_LINE_SIZE];
+    json_error_t where;
+    const char *program = getenv("FLARED");
+    assert_non_null(broker);
+    tmpdir_init(&broker->tmpdir);
+    const char *const arguments[] = {program != NULL ? program : "./flared", "--ephemeral",
+                                     "--log-level", "warn", NULL};
+    process_start(&broker->process, &(struct process_options){.arguments = arguments});
+    assert_true(process_read_line(&broker->process, line, sizeof line, TIMEOUT_MS));
+    json_t *ready = json_loads(line, 0, &where);
+    assert_non_null(ready);
+    (void)snprintf(broker->url, sizeof broker->url, "http://%s",
+                   json_string_value(json_object_get(ready, "http")));
+    (void)snprintf(broker->data, sizeof broker->data, "%s",
+                   json_string_value(json_object_get(ready, "data")));
+    json_decref(ready);
+    *state = broker;
+    return 0;
+}
+
+static int broker_stop(void **state)
+{
+    struct broker *broker = *state;
+    process_signal(&broker->process, SIGTERM);
+    int exit_code = process_wait(&broker->process, TIMEOUT_MS);
+    process_stop(&broker->process);
+    tmpdir_deinit(&broker->tmpdir);
+    free(broker);
+    return exit_code;
+}
+
+/* Runs a command that must succeed; its output must be freed. */
+static struct cli_outcome run(const struct broker *broker, const char *const *words,
+                              const char *input)
+{
+    struct cli_outcome outcome;
+    cli_run(broker->url, words, input, &outcome);
+    if (outcome.exit_code != 0) {
+        fail_msg("flare %s exits with %d: %s", words[0], outcome.exit_code, outcome.err);
+    }
+    return outcome;
+}
+
+#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static void run_silently(const struct broker *broker, const char *const *words, const char *input)
+{
+    struct cli_outcome outcome = run(broker, words, input);
+    cli_outcome_deinit(&outcome);
+}
+
+/* Runs a command with --json and looks at one number of its document. */
+static void expect_number(const struct broker *broker, const char *const *words, const char *object,
+                          const char *field, json_int_t wanted)
+{
+    struct cli_outcome outcome = run(broker, words, NULL);
+    json_error_t where;
+    json_t *document = json_loads(cli_out(&outcome), 0, &where);
+    assert_non_null(document);
+    const json_t *in = object == NULL ? document : json_object_get(document, object);
+    assert_true(json_is_integer(json_object_get(in, field)));
+    assert_int_equal(json_integer_value(json_object_get(in, field)), wanted);
+    json_decref(document);
+    cli_outcome_deinit(&outcome);
+}
+
+static void set_up(const struct broker *broker)
+{
+    run_silently(broker, WORDS("topic", "put", "orders", "--shards", "8"), NULL);
+    run_silently(broker, WORDS("sub", "put", "orders", "billing"), NULL);
+}
+
+/* Lines published come out again, each once, whatever bytes they hold; then nothing is left. */
+static void test_lines_go_in_and_come_out(void **state)
+{
+    const struct broker *broker = *state;
+    char lines[4096];
+    bool seen[200] = {false};
+    int size = 0;
+    size_t count = 0;
+    set_up(broker);
+    for (int i = 0; i < 200; i++) {
+        size += snprintf(lines + size, sizeof lines - (size_t)size, "%d \xff\n", i);
+    }
+    run_silently(broker, WORDS("pub", "orders", "--batch", "7"), lines);
+    expect_number(broker, WORDS("sub", "get", "orders", "billing", "--json"), "enqueue_queue",
+                  "depth", 200);
+    struct cli_outcome outcome = run(
+        broker, WORDS("pull", "orders", "billing", "--ack", "--drain", "--body", "-n", "33"), NULL);
+    char *rest = (char *)outcome.out.data;
+    for (char *line = strtok_r(rest, "\n", &rest); line != NULL;
+         line = strtok_r(NULL, "\n", &rest)) {
+        char *end = NULL;
+        long number = strtol(line, &end, 10);
+        assert_string_equal(end, " \xff");
+        assert_in_range(number, 0, 199);
+        assert_false(seen[number]);
+        seen[number] = true;
+        count++;
+    }
+    assert_int_equal(count, 200);
+    cli_outcome_deinit(&outcome);
+    expect_number(broker, WORDS("sub", "get", "orders", "billing", "--json"), "enqueue_queue",
+                  "depth", 0);
+    expect_number(broker, WORDS("sub", "get", "orders", "billing", "--json"), "delivery_queue",
+                  "leased", 0);
+}
+
+/* A file published a second time under the same idempotency key adds nothing. */
+static void test_publishing_a_file_again_adds_nothing(void **state)
+{
+    const struct broker *broker = *state;
+    set_up(broker);
+    for (int i = 0; i < 2; i++) {
+        run_silently(broker, WORDS("pub", "orders", "--idempotency-key", "import"), "a\nb\nc\n");
+    }
+    expect_number(broker, WORDS("sub", "get", "orders", "billing", "--json"), "enqueue_queue",
+                  "depth", 3);
+}
+
+/* A rejected message is listed as dead with its note, and comes again after a redrive. */
+static void test_dead_letters_are_listed_and_redriven(void **state)
+{
+    const struct broker *broker = *state;
+    json_error_t where;
+    set_up(broker);
+    run_silently(broker, WORDS("pub", "orders", "one", "--key", "k", "--attr", "a=b"), NULL);
+    struct cli_outcome pulled = run(broker, WORDS("pull", "orders", "billing", "--json"), NULL);
+    json_t *message = json_loads(cli_out(&pulled), 0, &where);
+    const char *receipt = json_string_value(json_object_get(message, "receipt"));
+    assert_non_null(receipt);
+    run_silently(
+        broker,
+        WORDS("nack", "orders", "billing", receipt, "--reject", "--reason", "no such customer"),
+        NULL);
+    struct cli_outcome dead = run(broker, WORDS("dead", "orders", "billing"), NULL);
+    assert_non_null(strstr(cli_out(&dead), "rejected  no such customer"));
+    expect_number(broker, WORDS("redrive", "orders", "billing", "--dry-run", "--json"), NULL,
+                  "redriven", 1);
+    expect_number(broker, WORDS("redrive", "orders", "billing", "--json"), NULL, "redriven", 1);
+    expect_number(broker, WORDS("pull", "orders", "billing", "--json", "--ack"), NULL, "attempt",
+                  1);
+    struct cli_outcome lost;
+    cli_run(broker->url, WORDS("ack", "orders", "billing", receipt), NULL, &lost);
+    assert_int_equal(lost.exit_code, 65);
+    json_decref(message);
+    cli_outcome_deinit(&pulled);
+    cli_outcome_deinit(&dead);
+    cli_outcome_deinit(&lost);
+}
+
+/* Pausing stops deliveries, seeking and purging move what is enqueued. */
+static void test_a_subscription_can_be_steered(void **state)
+{
+    const struct broker *broker = *state;
+    set_up(broker);
+    run_silently(broker, WORDS("pub", "orders"), "a\nb\nc\n");
+    run_silently(broker, WORDS("sub", "pause", "orders", "billing"), NULL);
+    struct cli_outcome paused = run(broker, WORDS("pull", "orders", "billing", "--plain"), NULL);
+    assert_string_equal(cli_out(&paused), "");
+    assert_non_null(strstr(paused.err, "no message"));
+    run_silently(broker, WORDS("sub", "resume", "orders", "billing"), NULL);
+    expect_number(
+        broker, WORDS("sub", "seek", "orders", "billing", "--to", "latest", "--dry-run", "--json"),
+        NULL, "moved", 3);
+    expect_number(broker, WORDS("sub", "purge", "orders", "billing", "--yes", "--json"), NULL,
+                  "purged", 3);
+    cli_outcome_deinit(&paused);
+}
+
+/* The job ends with nothing missing or doubled, and says so; a topic that exists is refused. */
+static void test_the_job_checks_every_record(void **state)
+{
+    const struct broker *broker = *state;
+    static const char records[] = "Package: a\nSource: x\n\nPackage: b\nSource: x (1.0)\n\n\n"
+                                  "Package: c\nDescription: \xc3\xa4\n long\n";
+    char path[TMPDIR_PATH_SIZE];
+    tmpdir_write(&broker->tmpdir, "status", records, sizeof records - 1);
+    const char *file = tmpdir_file(&broker->tmpdir, "status", path);
+    expect_number(broker, WORDS("job", "packages", "--file", file, "--paragraphs", "--json"), NULL,
+                  "records", 3);
+    struct cli_outcome again;
+    cli_run(broker->url, WORDS("job", "packages", "--file", file), NULL, &again);
+    assert_int_equal(again.exit_code, 65);
+    cli_outcome_deinit(&again);
+    struct cli_outcome keys = run(broker, WORDS("shard", "ls", "packages", "--plain"), NULL);
+    assert_non_null(strstr(cli_out(&keys), "audit"));
+    cli_outcome_deinit(&keys);
+}
+
+/* A port that was free a moment ago. */
+static void free_address(char out[32])
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, size), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &size), 0);
+    (void)snprintf(out, 32, "127.0.0.1:%u", (unsigned)ntohs(address.sin_port));
+    (void)close(listener);
+}
+
+/* A copy made while the broker runs verifies, and a broker started on it has every message. */
+static void test_a_backup_opens_as_a_data_directory(void **state)
+{
+    const struct broker *broker = *state;
+    struct broker second = {0};
+    char path[TMPDIR_PATH_SIZE];
+    char address[32];
+    const char *program = getenv("FLARED");
+    set_up(broker);
+    run_silently(broker, WORDS("pub", "orders"), "a\nb\nc\n");
+    const char *target = tmpdir_file(&broker->tmpdir, "copy", path);
+    run_silently(broker, WORDS("backup", target, "--data", broker->data), NULL);
+    run_silently(broker, WORDS("verify", "--data", target), NULL);
+    run_silently(broker, WORDS("inspect", "--data", target), NULL);
+    free_address(address);
+    (void)snprintf(second.url, sizeof second.url, "http://%s", address);
+    process_start(&second.process,
+                  &(struct process_options){
+                      .arguments = WORDS(program != NULL ? program : "./flared", "--data", target,
+                                         "--http", address, "--log-level", "warn")});
+    run_silently(&second, WORDS("status", "--wait", "20s"), NULL);
+    expect_number(&second, WORDS("sub", "get", "orders", "billing", "--json"), "enqueue_queue",
+                  "depth", 3);
+    struct cli_outcome exists;
+    cli_run(broker->url, WORDS("backup", target, "--data", broker->data), NULL, &exists);
+    assert_int_equal(exists.exit_code, 65);
+    cli_outcome_deinit(&exists);
+    process_stop(&second.process);
+}
+
+/* Each benchmark counts what arrives, and says what it measured. */
+static void test_benchmarks_measure_and_check(void **state)
+{
+    const struct broker *broker = *state;
+    expect_number(broker,
+                  WORDS("bench", "publish", "--connections", "8", "--count", "200", "--size", "64"),
+                  NULL, "count", 200);
+    expect_number(broker,
+                  WORDS("bench", "publish", "--connections", "2", "--count", "1000", "--batch",
+                        "100", "--backlog", "500"),
+                  NULL, "count", 1000);
+    expect_number(
+        broker, WORDS("bench", "consume", "--connections", "3", "--count", "1000", "--batch", "37"),
+        NULL, "count", 1000);
+    expect_number(broker,
+                  WORDS("bench", "core", "--count", "3000", "--batch", "300", "--shards", "3",
+                        "--volumes", "2", "--random-acks", "--in-flight", "500"),
+                  NULL, "volumes", 2);
+    struct cli_outcome topics = run(broker, WORDS("topic", "ls", "--plain"), NULL);
+    assert_string_equal(cli_out(&topics), "");
+    cli_outcome_deinit(&topics);
+}
+
+#define BROKER_TEST(name) cmocka_unit_test_setup_teardown(name, broker_start, broker_stop)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        BROKER_TEST(test_lines_go_in_and_come_out),
+        BROKER_TEST(test_publishing_a_file_again_adds_nothing),
+        BROKER_TEST(test_dead_letters_are_listed_and_redriven),
+        BROKER_TEST(test_a_subscription_can_be_steered),
+        BROKER_TEST(test_the_job_checks_every_record),
+        BROKER_TEST(test_a_backup_opens_as_a_data_directory),
+        BROKER_TEST(test_benchmarks_measure_and_check),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
