@@ -472,6 +472,7 @@ static err_t job_run(struct cli *cli, const struct arguments *arguments)
     TRY(records_open(path, paragraphs, &job.records));
     TRY_OUT(set_up(&job));
     progress_init(&job.progress, cli->quiet);
+    job.progress.silent_us = 0; /* to be watched, however short */
     TRY_OUT(run_consumers_and_publish(&job, (uint32_t)arguments_number(arguments, JOB_BATCH, 100)));
     for (size_t i = 0; i < SUBSCRIPTION_COUNT; i++) {
         TRY_OUT(count_left(&job, &job.subscriptions[i]));

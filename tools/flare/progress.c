@@ -20,6 +20,8 @@ void progress_init(struct progress *progress, bool quiet)
     memset(progress, 0, sizeof *progress);
     progress->started_us = progress_now_us();
     progress->terminal = isatty(STDERR_FILENO) != 0;
+    progress->printed_us = progress->started_us;
+    progress->silent_us = SILENT_US;
     progress->enabled = !quiet;
 }
 
@@ -30,7 +32,8 @@ bool progress_due(struct progress *progress)
     }
     uint64_t now_us = progress_now_us();
     uint64_t every_us = progress->terminal ? TERMINAL_EVERY_US : LINE_EVERY_US;
-    if (now_us - progress->started_us < SILENT_US || now_us - progress->printed_us < every_us) {
+    if (now_us - progress->started_us < progress->silent_us ||
+        now_us - progress->printed_us < every_us) {
         return false;
     }
     progress->printed_us = now_us;

@@ -10,6 +10,7 @@
 struct progress {
     uint64_t started_us;
     uint64_t printed_us;
+    uint64_t silent_us; /* from the start; two seconds unless changed */
     bool enabled;
     bool terminal;
     bool drawn;
