@@ -48,11 +48,6 @@ void router_destroy(struct router *router)
         struct router_call *call = container_of(link, struct router_call, link);
         reply_deinit(&call->call.reply);
     }
-    size_t at = 0;
-    struct list *list;
-    while ((list = map_each(&router->waiters, &at)) != NULL) {
-        free(list);
-    }
     map_deinit(&router->waiters);
     pool_deinit(&router->call_pool);
     heap_deinit(&router->deadlines);

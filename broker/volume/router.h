@@ -20,6 +20,7 @@
 struct router;
 struct router_operation;
 struct router_call;
+struct router_waiters;
 
 typedef void (*router_done)(struct router_operation *operation);
 
@@ -67,8 +68,10 @@ struct router_pull {
     uint64_t lease_ms; /* 0: the subscription's */
     uint64_t wait_ms;  /* 0: answer at once */
     /* the router's own */
+    struct router_waiters *waiters; /* of its subscription, while it may wait */
     struct list_link waiting;
     struct heap_node deadline;
+    uint32_t wakes_unmet; /* when it last began to ask */
     uint32_t sub_id;
     uint32_t volumes_asked;
     uint32_t volume_next;

@@ -86,19 +86,11 @@ static void send_drop(struct router_operation *operation, uint32_t volume, enum 
 }
 
 /* Pulls that wait for something that is gone find that out by asking again. */
-static void wake_sub(struct router *router, const struct catalog_sub *sub)
-{
-    uint32_t waiting = router->waiting;
-    while (waiting-- > 0) {
-        router_wake_sub(router, sub->id);
-    }
-}
-
 static void wake_topic(struct router *router, const struct catalog_topic *topic)
 {
     for (const struct list_link *link = list_first(&topic->subs); link != NULL;
          link = list_next(&topic->subs, link)) {
-        wake_sub(router, container_of(link, const struct catalog_sub, link));
+        router_wake_all(router, container_of(link, const struct catalog_sub, link)->id);
     }
 }
 
@@ -134,7 +126,7 @@ static void send_volumes(struct router_configure *configure)
     if (change->op == CATALOG_TOPIC_STATE) {
         wake_topic(router, topic);
     } else if (change->op == CATALOG_SUB_STATE) {
-        wake_sub(router, sub);
+        router_wake_all(router, sub->id);
     }
 }
 

@@ -33,7 +33,7 @@ struct router {
     struct heap deadlines;
     struct random random;
     struct buf woken;
-    struct map waiters; /* sub id -> struct list of router_pull.waiting */
+    struct map waiters; /* sub id -> struct router_waiters */
     uint32_t waiting;
     uint32_t pending;   /* operations not yet done */
     uint32_t calls_out; /* calls not yet back */
@@ -68,6 +68,8 @@ uint32_t router_volume_of(const struct router *router, uint32_t shard_id);
 
 /* pull.c: something may have come for the subscription. */
 void router_wake_sub(struct router *router, uint32_t sub_id);
+/* Every pull of the subscription asks again. */
+void router_wake_all(struct router *router, uint32_t sub_id);
 void router_pull_expired(struct router *router, struct router_pull *pull);
 /* The reply of a pull that nobody waits for any more: gives its messages back. */
 void router_pull_orphan(struct router *router, struct router_call *call);

@@ -2,15 +2,25 @@
  * wants; with nothing in any of them it waits in all.
  *
  * A volume that had nothing is armed by the asking, and tells once when that may have changed; then
- * the pull that has waited longest asks again. When it gets something, the next one asks too, as
- * there may be more. So a wake-up is never lost: every waiting pull stands behind volumes that are
- * armed, or behind a pull that is asking. */
+ * the pull that has waited longest asks again. When it gets something, or cannot go on, the next
+ * one asks too, as there may be more. A wake-up that finds no one waiting may be meant for a pull
+ * that has asked that volume already and is asking another: such a pull asks all again before it
+ * waits. So a wake-up is never lost: every waiting pull stands behind volumes that are armed, or
+ * behind a pull that is asking. */
 #include <assert.h>
 #include <stdlib.h>
 
 #include "broker/volume/router_internal.h"
 
+/* Of one subscription, while there are pulls of it that wait or would wait. */
+struct router_waiters {
+    struct list waiting;  /* struct router_pull.waiting, longest first */
+    uint32_t pull_count;  /* these and those that are asking */
+    uint32_t wakes_unmet; /* wake-ups that found no one waiting */
+};
+
 static void advance(struct router_operation *operation, struct router_call *call);
+static void finish(struct router_pull *pull);
 
 static struct router_pull *pull_of(struct router_operation *operation)
 {
@@ -22,7 +32,7 @@ static void ask_next(struct router_pull *pull)
     struct router *router = pull->operation.router;
     struct router_call *call = router_call_new(&pull->operation, pull->volume_next, COMMAND_PULL);
     if (call == NULL) {
-        router_finish(&pull->operation);
+        finish(pull);
         return;
     }
     call->call.command.pull = (struct pull){
@@ -32,7 +42,7 @@ static void ask_next(struct router_pull *pull)
         .rotation = router->rotation,
         .lease_ms = pull->lease_ms,
     };
-    call->call.arm = pull->wait_ms > 0;
+    call->call.arm = pull->waiters != NULL;
     pull->volume_next = (pull->volume_next + 1) % router->volume_count;
     pull->volumes_asked++;
     pull->call = call;
@@ -43,9 +53,59 @@ static void ask_all(struct router_pull *pull)
 {
     struct router *router = pull->operation.router;
     router->rotation++;
+    pull->wakes_unmet = pull->waiters == NULL ? 0 : pull->waiters->wakes_unmet;
     pull->volume_next = router->rotation % router->volume_count;
     pull->volumes_asked = 0;
     ask_next(pull);
+}
+
+static void stop_waiting(struct router *router, struct router_pull *pull)
+{
+    list_remove(&pull->waiting);
+    router->waiting--;
+}
+
+static void leave_waiters(struct router *router, struct router_pull *pull)
+{
+    struct router_waiters *waiters = pull->waiters;
+    if (waiters == NULL) {
+        return;
+    }
+    if (list_linked(&pull->waiting)) {
+        stop_waiting(router, pull);
+    }
+    if (pull->deadline.index != 0) {
+        heap_remove(&router->deadlines, &pull->deadline);
+    }
+    pull->waiters = NULL;
+    waiters->pull_count--;
+    if (waiters->pull_count == 0) {
+        map_remove(&router->waiters, pull->sub_id);
+        free(waiters);
+    }
+}
+
+/* Without memory to wait with, it is answered at once. */
+static void join_waiters(struct router *router, struct router_pull *pull)
+{
+    struct router_waiters *waiters = map_get(&router->waiters, pull->sub_id);
+    if (waiters == NULL) {
+        waiters = calloc(1, sizeof *waiters);
+        if (waiters != NULL && !map_put(&router->waiters, pull->sub_id, waiters)) {
+            free(waiters);
+            waiters = NULL;
+        }
+        if (waiters == NULL) {
+            return;
+        }
+        list_init(&waiters->waiting);
+    }
+    pull->deadline.due_ms = clock_mono_us(router->clock) / 1000 + pull->wait_ms;
+    waiters->pull_count++;
+    pull->waiters = waiters;
+    if (!heap_insert(&router->deadlines, &pull->deadline)) {
+        leave_waiters(router, pull);
+    }
 }
 
 void router_start_pull(struct router *router, struct router_pull *pull)
@@ -57,6 +117,7 @@ void router_start_pull(struct router *router, struct router_pull *pull)
     pull->expired = false;
     pull->waiting = (struct list_link){0};
     pull->deadline = (struct heap_node){0};
+    pull->waiters = NULL;
     if (!router_begin(router, &pull->operation, advance)) {
         return;
     }
@@ -67,63 +128,29 @@ void router_start_pull(struct router *router, struct router_pull *pull)
     }
     pull->sub_id = sub->id;
     if (pull->wait_ms > 0) {
-        pull->deadline.due_ms = clock_mono_us(router->clock) / 1000 + pull->wait_ms;
-        if (!heap_insert(&router->deadlines, &pull->deadline)) {
-            pull->wait_ms = 0;
-        }
+        join_waiters(router, pull);
     }
     ask_all(pull);
-}
-
-static struct list *waiters_of(struct router *router, uint32_t sub_id)
-{
-    struct list *list = map_get(&router->waiters, sub_id);
-    if (list == NULL) {
-        list = malloc(sizeof *list);
-        if (list != NULL && !map_put(&router->waiters, sub_id, list)) {
-            free(list);
-            list = NULL;
-        }
-        if (list != NULL) {
-            list_init(list);
-        }
-    }
-    return list;
-}
-
-static void stop_waiting(struct router *router, struct router_pull *pull)
-{
-    struct list *list = map_get(&router->waiters, pull->sub_id);
-    list_remove(&pull->waiting);
-    router->waiting--;
-    if (list_empty(list)) {
-        map_remove(&router->waiters, pull->sub_id);
-        free(list);
-    }
 }
 
 static void finish(struct router_pull *pull)
 {
     struct router *router = pull->operation.router;
-    if (pull->deadline.index != 0) {
-        heap_remove(&router->deadlines, &pull->deadline);
-    }
+    leave_waiters(router, pull);
     router_finish(&pull->operation);
-    if (pull->taken > 0 || pull->cancelled) {
+    if (pull->taken > 0 || pull->operation.result.code != ERR_NONE) {
         router_wake_sub(router, pull->sub_id); /* there may be more, for the next one */
     }
 }
 
 static void wait(struct router_pull *pull)
 {
-    struct router *router = pull->operation.router;
-    struct list *list = waiters_of(router, pull->sub_id);
-    if (list == NULL) {
-        finish(pull);
+    if (pull->waiters->wakes_unmet != pull->wakes_unmet) {
+        ask_all(pull);
         return;
     }
-    list_append(list, &pull->waiting);
-    router->waiting++;
+    list_append(&pull->waiters->waiting, &pull->waiting);
+    pull->operation.router->waiting++;
 }
 
 static void advance(struct router_operation *operation, struct router_call *call)
@@ -146,29 +173,53 @@ static void advance(struct router_operation *operation, struct router_call *call
         pull->volume_next = (pull->volume_next + router->volume_count - 1) % router->volume_count;
         pull->volumes_asked--;
     }
-    if (operation->result.code == ERR_NONE && wants && pull->volumes_asked < router->volume_count) {
+    /* A volume that fails does not keep others from delivering. */
+    if (wants && pull->volumes_asked < router->volume_count) {
         ask_next(pull);
-    } else if (operation->result.code != ERR_NONE || pull->taken > 0 || pull->wait_ms == 0 ||
-               pull->expired) {
-        if (pull->taken > 0) {
-            operation->result.code = ERR_NONE; /* what was leased must reach the client */
-        }
-        finish(pull);
-    } else if (router->draining) {
-        router_fail(operation, ERR_UNAVAILABLE, "the broker is stopping");
-        finish(pull);
-    } else {
-        wait(pull);
+        return;
     }
+    if (pull->taken > 0) {
+        operation->result.code = ERR_NONE; /* what was leased must reach the client */
+    } else if (operation->result.code == ERR_NONE && pull->waiters != NULL && !pull->expired) {
+        if (!router->draining) {
+            wait(pull);
+            return;
+        }
+        router_fail(operation, ERR_UNAVAILABLE, "the broker is stopping");
+    }
+    finish(pull);
 }
 
 void router_wake_sub(struct router *router, uint32_t sub_id)
 {
-    struct list *list = map_get(&router->waiters, sub_id);
-    if (list != NULL) {
-        struct router_pull *pull = container_of(list_first(list), struct router_pull, waiting);
-        stop_waiting(router, pull);
-        ask_all(pull);
+    struct router_waiters *waiters = map_get(&router->waiters, sub_id);
+    if (waiters == NULL) {
+        return;
+    }
+    if (list_empty(&waiters->waiting)) {
+        waiters->wakes_unmet++;
+        return;
+    }
+    struct router_pull *pull =
+        container_of(list_first(&waiters->waiting), struct router_pull, waiting);
+    stop_waiting(router, pull);
+    ask_all(pull);
+}
+
+void router_wake_all(struct router *router, uint32_t sub_id)
+{
+    struct list waiting;
+    struct list_link *link;
+    struct router_waiters *waiters = map_get(&router->waiters, sub_id);
+    if (waiters == NULL) {
+        return;
+    }
+    waiters->wakes_unmet++; /* for those that are asking */
+    list_init(&waiting);
+    list_splice(&waiting, &waiters->waiting);
+    while ((link = list_pop(&waiting)) != NULL) {
+        router->waiting--;
+        ask_all(container_of(link, struct router_pull, waiting));
     }
 }
 
@@ -176,7 +227,7 @@ void router_pull_expired(struct router *router, struct router_pull *pull)
 {
     pull->expired = true;
     if (list_linked(&pull->waiting)) {
-        stop_waiting(router, pull);
+        leave_waiters(router, pull);
         router_finish(&pull->operation);
     }
 }
@@ -188,9 +239,6 @@ void router_cancel_pull(struct router *router, struct router_pull *pull)
     }
     pull->cancelled = true;
     router_fail(&pull->operation, ERR_UNAVAILABLE, "the client has gone");
-    if (list_linked(&pull->waiting)) {
-        stop_waiting(router, pull);
-    }
     if (pull->call != NULL) {
         pull->call->operation = NULL; /* its reply is nobody's: the messages go back */
         pull->call = NULL;
@@ -201,9 +249,7 @@ void router_cancel_pull(struct router *router, struct router_pull *pull)
     while ((link = list_pop(&pull->operation.calls)) != NULL) {
         router_pull_orphan(router, container_of(link, struct router_call, link));
     }
-    if (pull->deadline.index != 0) {
-        heap_remove(&router->deadlines, &pull->deadline);
-    }
+    leave_waiters(router, pull);
     router_finish(&pull->operation);
 }
 
@@ -251,6 +297,8 @@ void router_pull_orphan(struct router *router, struct router_call *call)
         return;
     }
     if (command->type == COMMAND_NACK) {
+        /* The volume was not armed while the messages were out. */
+        router_wake_sub(router, command->settle.sub_id);
         free((void *)(uintptr_t)command->settle.receipts);
     } else if (command->type == COMMAND_PULL) {
         /* It may have been the one that was woken: let the next one look. */
@@ -259,12 +307,17 @@ void router_pull_orphan(struct router *router, struct router_call *call)
     router_call_free(router, call);
 }
 
-/* Takes any waiting pull; NULL: none. */
+/* Any pull that waits; NULL: none. */
 static struct router_pull *any_waiting(struct router *router)
 {
     size_t at = 0;
-    struct list *list = map_each(&router->waiters, &at);
-    return list == NULL ? NULL : container_of(list_first(list), struct router_pull, waiting);
+    struct router_waiters *waiters;
+    while ((waiters = map_each(&router->waiters, &at)) != NULL) {
+        if (!list_empty(&waiters->waiting)) {
+            return container_of(list_first(&waiters->waiting), struct router_pull, waiting);
+        }
+    }
+    return NULL;
 }
 
 void router_drain(struct router *router)
@@ -272,11 +325,8 @@ void router_drain(struct router *router)
     struct router_pull *pull;
     router->draining = true;
     while ((pull = any_waiting(router)) != NULL) {
-        stop_waiting(router, pull);
         router_fail(&pull->operation, ERR_UNAVAILABLE, "the broker is stopping");
-        if (pull->deadline.index != 0) {
-            heap_remove(&router->deadlines, &pull->deadline);
-        }
+        leave_waiters(router, pull);
         router_finish(&pull->operation);
     }
 }
