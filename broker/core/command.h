@@ -115,8 +115,8 @@ struct publish {
 struct pull {
     uint32_t sub_id;
     uint32_t max;
-    uint32_t
-        size_max; /* of keys, attributes and bodies; the first message comes whatever its size */
+    uint32_t size_max; /* of keys, attributes and bodies; the first comes whatever its size */
+    uint32_t nonce;    /* random: tells this pull's receipts from those of one that a crash undid */
     uint32_t rotation; /* where to start among the shards; any number */
     uint64_t lease_ms; /* 0: the subscription's */
 };
@@ -127,7 +127,7 @@ struct receipt {
     uint32_t shard_id;
     uint64_t sequence;
     uint32_t epoch;
-    uint32_t grant; /* number of the pull that leased it */
+    uint32_t grant; /* of the pull that leased it */
     uint16_t attempt;
 };
 
@@ -262,6 +262,8 @@ struct reply {
     enum err_code code;
     char detail[160]; /* names the field to blame, or says why */
     uint64_t count;   /* REDRIVE, PURGE, SEEK: messages concerned; TICK: work done */
+    bool early; /* PULL: all it gives was published in earlier commits, so that it may be answered
+                 * before its own: a crash undoes the leases, and their receipts are refused */
     bool more; /* PEEK, REDRIVE: there may be more after `next`; TICK: work is left; PULL: it looked
                 * at as many messages as one pull may, and there are more */
     uint32_t next_shard_id;

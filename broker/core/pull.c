@@ -15,6 +15,7 @@ struct pulling {
     uint32_t share; /* how many this lane may still give in this round */
     uint32_t looks;
     bool full;
+    bool fresh; /* it gives something that was published in this very batch */
 };
 
 bool messages_deliver(struct reply *reply, const struct lane *lane, const struct delivery *delivery,
@@ -57,7 +58,7 @@ static err_t lease(struct pulling *pulling, struct chunk *chunk, uint32_t index,
     struct entry *entry = &chunk->entries[index];
     const struct delivery delivery = {
         .sequence = record->sequence,
-        .grant = lane->grant,
+        .grant = pulling->pull->nonce + lane->grant,
         .attempt = (uint16_t)(entry->attempt < UINT16_MAX ? entry->attempt + 1 : UINT16_MAX),
         .state = MESSAGE_LEASED,
         .due_ms = pulling->lease_until_ms,
@@ -66,7 +67,7 @@ static err_t lease(struct pulling *pulling, struct chunk *chunk, uint32_t index,
         return ERR(MEMORY, "no memory for the reply to a pull");
     }
     entry->attempt = delivery.attempt;
-    entry->grant = lane->grant;
+    entry->grant = delivery.grant;
     entry->due_ms = pulling->lease_until_ms;
     TRY(chunk_move(pulling->core, chunk, index, LIFECYCLE_TAKE));
     TRY(chunk_due(pulling->core, chunk, entry->due_ms));
@@ -110,6 +111,7 @@ static err_t offer(struct pulling *pulling, struct chunk *chunk, uint32_t index,
         return chunk_due(core, chunk, entry->due_ms);
     }
     *moved = fits(pulling, &record);
+    pulling->fresh = pulling->fresh || (*moved && position >= core->log.batch_start);
     return *moved ? lease(pulling, chunk, index, &record) : NULL;
 }
 
@@ -222,5 +224,6 @@ err_t messages_pull(struct core *core, const struct pull *pull, struct reply *re
         TRY(round_of(&pulling, sub, first, pull->max));
     }
     reply->more = pulling.looks >= LOOKS_MAX;
+    reply->early = pulling.taken > 0 && !pulling.fresh;
     return NULL;
 }

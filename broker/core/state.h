@@ -90,7 +90,7 @@ struct lane {
     size_t slot;
     uint64_t cursor; /* first sequence of the enqueue queue */
     uint32_t epoch;
-    uint32_t grant; /* number of the last pull that leased here */
+    uint32_t grant; /* how many pulls have leased here */
     uint64_t counts[STATE_COUNT];
     struct map chunks; /* by number */
     struct list dirty_chunks;

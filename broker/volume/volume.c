@@ -121,6 +121,24 @@ static err_t tick(struct volume *volume, struct store_txn *txn, uint64_t now_ms)
                                        &volume->effects);
 }
 
+/* Answers the pulls that need not wait for the flush (struct reply, `early`). */
+static void answer_early(struct volume *volume)
+{
+    struct list_link *link = list_first(&volume->batch);
+    while (link != NULL) {
+        struct list_link *next = list_next(&volume->batch, link);
+        struct call *call = container_of(link, struct call, link);
+        if (call->reply.early) {
+            struct list alone;
+            list_init(&alone);
+            list_remove(link);
+            list_append(&alone, link);
+            mailbox_send_all(call->reply_to, &alone, 1);
+        }
+        link = next;
+    }
+}
+
 static err_t apply_batch(struct volume *volume, struct store_txn *txn, bool no_space,
                          struct attempt *attempt)
 {
@@ -137,6 +155,7 @@ static err_t apply_batch(struct volume *volume, struct store_txn *txn, bool no_s
                                         &volume->effects));
     }
     attempt->call = NULL;
+    answer_early(volume);
     return volume->machine->ops->flush(volume->machine, txn);
 }
 
