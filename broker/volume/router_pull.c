@@ -39,6 +39,7 @@ static void ask_next(struct router_pull *pull)
         .sub_id = pull->sub_id,
         .max = pull->max - pull->taken,
         .size_max = pull->size_max - pull->taken_size,
+        .nonce = (uint32_t)random_next(&router->random),
         .rotation = router->rotation,
         .lease_ms = pull->lease_ms,
     };
