@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* memmem */
 /* The command-line tool against a real broker: what a user does in a day. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -263,6 +264,49 @@ static void test_a_backup_opens_as_a_data_directory(void **state)
     process_stop(&second.process);
 }
 
+/* Changes one byte after the first place where `text` stands in the file; false when it does not.
+ */
+static bool damage(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "r+be");
+    assert_non_null(file);
+    char *bytes = malloc(1 << 24);
+    assert_non_null(bytes);
+    size_t size = fread(bytes, 1, 1 << 24, file);
+    char *at = memmem(bytes, size, text, strlen(text));
+    if (at != NULL) {
+        assert_int_equal(fseek(file, at - bytes, SEEK_SET), 0);
+        assert_int_equal(fputc(*at ^ 1, file), *at ^ 1);
+    }
+    assert_int_equal(fclose(file), 0);
+    free(bytes);
+    return at != NULL;
+}
+
+/* A changed bit in a stored body is found and named; a directory in use is not looked at. */
+static void test_verify_finds_a_changed_bit(void **state)
+{
+    const struct broker *broker = *state;
+    struct cli_outcome outcome;
+    char copy[TMPDIR_PATH_SIZE];
+    char path[TMPDIR_PATH_SIZE];
+    set_up(broker);
+    run_silently(broker, WORDS("pub", "orders", "a body to be found again"), NULL);
+    cli_run(broker->url, WORDS("verify", "--data", broker->data), NULL, &outcome);
+    assert_int_equal(outcome.exit_code, 75);
+    cli_outcome_deinit(&outcome);
+    const char *target = tmpdir_file(&broker->tmpdir, "copy", copy);
+    run_silently(broker, WORDS("backup", target, "--data", broker->data), NULL);
+    run_silently(broker, WORDS("verify", "--data", target), NULL);
+    bool damaged = damage(tmpdir_file(&broker->tmpdir, "copy/volume-0.mdb", path), "a body to") ||
+                   damage(tmpdir_file(&broker->tmpdir, "copy/volume-1.mdb", path), "a body to");
+    assert_true(damaged);
+    cli_run(broker->url, WORDS("verify", "--data", target), NULL, &outcome);
+    assert_int_equal(outcome.exit_code, 65);
+    assert_non_null(strstr(cli_out(&outcome), "fails its checksum"));
+    cli_outcome_deinit(&outcome);
+}
+
 /* Each benchmark counts what arrives, and says what it measured. */
 static void test_benchmarks_measure_and_check(void **state)
 {
@@ -297,6 +341,7 @@ int main(void)
         BROKER_TEST(test_a_subscription_can_be_steered),
         BROKER_TEST(test_the_job_checks_every_record),
         BROKER_TEST(test_a_backup_opens_as_a_data_directory),
+        BROKER_TEST(test_verify_finds_a_changed_bit),
         BROKER_TEST(test_benchmarks_measure_and_check),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

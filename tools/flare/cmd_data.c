@@ -8,18 +8,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "broker/base/clock.h"
+#include "broker/core/catalog.h"
 #include "storage/lmdb.h"
+#include "storage/verify.h"
+#include "tools/flare/check_log.h"
 #include "tools/flare/datafiles.h"
 #include "tools/flare/output.h"
 #include "tools/flare/progress.h"
 
 enum { DATA_DIRECTORY };
-enum { TICK_MS = 200, VERIFY_STEP = 4096 };
+enum { TICK_MS = 200 };
 
 static const struct option_row data_options[] = {
     [DATA_DIRECTORY] = {.name = "data",
@@ -280,105 +284,148 @@ static err_t inspect_run(struct cli *cli, const struct arguments *arguments)
 /* ---- verify ---- */
 
 struct verify {
+    const char *directory;
+    const char *file; /* being looked at */
     struct progress progress;
-    uint64_t entries;
+    uint64_t files;
+    uint64_t pages;
+    uint64_t records;
     json_t *faults;
 };
 
-static const struct field fault_fields[] = {{"FILE", "file", FIELD_TEXT},
-                                            {"TABLE", "table", FIELD_TEXT},
-                                            {"FAULT", "fault", FIELD_TEXT},
-                                            {.title = NULL}};
+static const struct field fault_fields[] = {
+    {"FILE", "file", FIELD_TEXT}, {"FAULT", "fault", FIELD_TEXT}, {.title = NULL}};
 
-static void add_fault(struct verify *verify, const struct datafile *file, int table,
-                      const char *fault)
+static void verify_on_fault(void *context, const char *text)
 {
+    struct verify *verify = context;
     (void)json_array_append_new(verify->faults,
-                                json_pack("{s:s, s:s, s:s}", "file", file->name, "table",
-                                          table < 0 ? "" : table_names[table], "fault", fault));
+                                json_pack("{s:s, s:s}", "file", verify->file, "fault", text));
 }
 
-/* Reads every entry: each page of the table is reached, the keys ascend, and there are as many as
- * its head says. */
-static err_t walk_table(struct verify *verify, const struct datafile *file, struct store_txn *txn,
-                        int table)
+static void verify_on_pages(void *context, uint64_t done, uint64_t pages)
 {
-    struct store_cursor *cursor = NULL;
-    uint8_t key[STORE_KEY_MAX];
-    size_t key_size = 0;
-    uint64_t entries = 0;
-    uint64_t count = 0;
-    bool found = false;
-    err_t err = NULL;
-    TRY(store_entries(txn, (enum store_table)table, &entries));
-    TRY(store_cursor_open(txn, (enum store_table)table, &cursor));
-    TRY_OUT(store_cursor_seek(cursor, span_of(NULL, 0), &found));
-    while (found) {
-        if (cursor->key.size == 0 || cursor->key.size > STORE_KEY_MAX ||
-            (count > 0 && span_compare(cursor->key, span_of(key, key_size)) <= 0)) {
-            add_fault(verify, file, table, "a key is out of order or of a wrong size");
-            break;
-        }
-        memcpy(key, cursor->key.data, cursor->key.size);
-        key_size = cursor->key.size;
-        count++;
-        verify->entries++;
-        if (count % VERIFY_STEP == 0 && progress_due(&verify->progress)) {
-            progress_print(&verify->progress, "%s %s: %" PRIu64 " of %" PRIu64 " entries",
-                           file->name, table_names[table], count, entries);
-        }
-        TRY_OUT(store_cursor_next(cursor, &found));
+    struct verify *verify = context;
+    if (progress_due(&verify->progress)) {
+        progress_print(&verify->progress, "%s: %" PRIu64 " of %" PRIu64 " pages", verify->file,
+                       done, pages);
     }
-    if (!found && count != entries) {
-        add_fault(verify, file, table, "the number of entries is not what the table says");
-    }
-out:
-    store_cursor_close(cursor);
-    return err;
 }
 
-static err_t walk_file(struct verify *verify, const struct datafile *file)
+static void verify_on_records(void *context, uint64_t records)
+{
+    struct verify *verify = context;
+    if (progress_due(&verify->progress)) {
+        progress_print(&verify->progress, "%s: %" PRIu64 " messages", verify->file, records);
+    }
+}
+
+/* An error of one file is no reason to skip the next. */
+static void verify_took(struct verify *verify, err_t err)
+{
+    if (err != NULL) {
+        verify_on_fault(verify, err_message(err));
+        err_free(err);
+    }
+}
+
+/* The pages of every file there is: without LMDB, which trusts what it maps. */
+static void verify_pages(struct verify *verify)
+{
+    const struct verify_sink sink = {verify, verify_on_fault, verify_on_pages};
+    char name[32] = "catalog.mdb";
+    char path[DATAFILES_PATH_MAX];
+    for (uint32_t i = 0; join(verify->directory, name, path) && access(path, F_OK) == 0; i++) {
+        struct verify_figures figures = {0};
+        verify->file = name;
+        verify_took(verify, verify_file(path, &sink, &figures));
+        verify->files++;
+        verify->pages += figures.used_count;
+        (void)snprintf(name, sizeof name, "volume-%u.mdb", i);
+    }
+}
+
+static err_t verify_catalog(const struct datafile *file)
 {
     struct store_txn *txn = NULL;
-    err_t err = NULL;
-    TRY(store_begin(file->store, STORE_READ, &txn));
-    for (int table = 0; table < STORE_TABLE_COUNT; table++) {
-        TRY_OUT(walk_table(verify, file, txn, table));
+    struct catalog *catalog = catalog_create();
+    if (catalog == NULL) {
+        return ERR(MEMORY, "no memory for the catalog");
     }
-out:
-    store_abort(txn);
+    err_t err = store_begin(file->store, STORE_READ, &txn);
+    if (err == NULL) {
+        err = catalog_load(catalog, txn);
+        store_abort(txn);
+    }
+    catalog_destroy(catalog);
     return err;
+}
+
+/* What the pages hold; only called when they are whole. */
+static err_t verify_records(struct verify *verify)
+{
+    struct datafiles files;
+    TRY(datafiles_open(verify->directory, &files));
+    verify->file = files.files[0].name;
+    verify_took(verify, verify_catalog(&files.files[0]));
+    for (uint32_t i = 1; i < files.count; i++) {
+        struct check_log check = {verify, verify_on_fault, verify_on_records, 0, 0};
+        verify->file = files.files[i].name;
+        verify_took(verify, check_log_run(files.files[i].store, &check));
+        verify->records += check.records;
+    }
+    datafiles_close(&files);
+    return NULL;
+}
+
+/* Keeps brokers away while the files are read: they must not be written. A copy without a lock file
+ * needs none. */
+static err_t lock_directory(const char *directory, int *out)
+{
+    char path[DATAFILES_PATH_MAX];
+    if (!join(directory, "lock", path)) {
+        return ERR(INVALID, "the path of the data directory is too long");
+    }
+    *out = open(path, O_RDONLY | O_CLOEXEC);
+    if (*out >= 0 && flock(*out, LOCK_SH | LOCK_NB) != 0) {
+        (void)close(*out);
+        return ERR(LOCKED, "a broker runs on %s: verify a backup of it (flare backup)", directory);
+    }
+    return NULL;
+}
+
+static err_t verify_report(struct cli *cli, const struct verify *verify)
+{
+    struct output output;
+    size_t faults = json_array_size(verify->faults);
+    if (faults > 0) {
+        output_init(&output, cli, fault_fields);
+        output_items(&output, verify->faults);
+        return ERR(CORRUPT, "%zu faults in %" PRIu64 " files", faults, verify->files);
+    }
+    cli_note(cli, "%" PRIu64 " files, %" PRIu64 " pages, %" PRIu64 " messages: no fault",
+             verify->files, verify->pages, verify->records);
+    return NULL;
 }
 
 static err_t verify_run(struct cli *cli, const struct arguments *arguments)
 {
-    struct verify verify = {0};
-    struct datafiles files;
-    struct output output;
-    TRY(datafiles_open(data_directory(arguments), &files));
+    struct verify verify = {.directory = data_directory(arguments)};
+    int lock = -1;
+    TRY(lock_directory(verify.directory, &lock));
     verify.faults = json_array();
     progress_init(&verify.progress, cli->quiet);
-    for (uint32_t i = 0; i < files.count; i++) {
-        err_t err = walk_file(&verify, &files.files[i]);
-        if (err != NULL) { /* what cannot be read in one file is no reason to skip the next */
-            add_fault(&verify, &files.files[i], -1, err_message(err));
-            err_free(err);
-        }
-    }
+    verify_pages(&verify);
+    err_t err = json_array_size(verify.faults) > 0 ? NULL : verify_records(&verify);
     progress_done(&verify.progress);
-    uint32_t file_count = files.count;
-    datafiles_close(&files);
-    size_t faults = json_array_size(verify.faults);
-    if (faults > 0) {
-        output_init(&output, cli, fault_fields);
-        output_items(&output, verify.faults);
+    if (err == NULL) {
+        err = verify_report(cli, &verify);
     }
     json_decref(verify.faults);
-    if (faults > 0) {
-        return ERR(CORRUPT, "%zu faults in %" PRIu32 " files", faults, file_count);
+    if (lock >= 0) {
+        (void)close(lock);
     }
-    cli_note(cli, "%" PRIu32 " files, %" PRIu64 " entries: no fault", file_count, verify.entries);
-    return NULL;
+    return err;
 }
 
 const struct cli_command data_commands[] = {
@@ -403,7 +450,9 @@ const struct cli_command data_commands[] = {
     {.name = "verify",
      .operands = "",
      .summary = "Read everything in a data directory and report damage",
-     .details = "Exits 65 when it finds any.",
+     .details =
+         "Checks each page, the catalog, and the checksum of every message. Exits 65 when it\n"
+         "finds damage. No broker may run on the directory: verify a backup instead.",
      .examples = "  flare verify --data /backups/monday\n",
      .options = data_options,
      .run = verify_run},

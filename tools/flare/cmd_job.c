@@ -24,7 +24,7 @@ enum {
     SUBSCRIPTION_COUNT = 2,
     CONSUMERS_MAX = 16,
     PULL_MAX = 200,
-    PULL_WAIT_MS = 500,
+    PULL_WAIT_MS = 200,
     TICK_MS = 200,
     BODY_MAX = 64 * 1024 * 1024
 };
