@@ -1,25 +1,16 @@
 #include "broker/core/msglog.h"
 
-#include <assert.h>
-
 #include "broker/base/bytes.h"
 #include "broker/core/block.h"
 #include "broker/core/release.h"
 
-/* A row: version u8, kind u8, zero u16, bytes. A segment in SEGMENT: version u8, closed u8, listed
- * u8, zero u8, entries u32, live u32, rows u32, size u64. */
+/* A segment in SEGMENT: version u8, closed u8, listed u8, zero u8, entries u32, live u32, rows u32,
+ * size u64. */
 enum {
-    ROW_VERSION = 1,
-    ROW_RECORDS = 0,   /* whole records, one after the other */
-    ROW_FIRST = 1,     /* the beginning of one large record */
-    ROW_CONTINUED = 2, /* a further piece of it */
-    ROW_KEY_SIZE = 6,
     SEGMENT_VERSION = 1,
     SEGMENT_VALUE_SIZE = 24,
-    SPARSE_SHARE =
-        2, /* a segment is sparse when less than one in so many of its entries is needed */
-    SLACK_SIZE = 32 * 1024 *
-                 1024, /* bytes nobody needs that are left before sparse segments are rewritten */
+    SPARSE_SHARE = 2, /* less than one in so many entries needed: the segment is sparse */
+    SLACK_SIZE = 32 * 1024 * 1024, /* bytes nobody needs that may be left lying */
 };
 
 static uint32_t segment_of(uint64_t position)
@@ -32,17 +23,17 @@ static uint32_t row_of(uint64_t position)
     return (uint32_t)(position >> 16) & 0xffff;
 }
 
-static void row_key(uint64_t position, uint8_t out[ROW_KEY_SIZE])
+static void row_key(uint64_t position, uint8_t out[MSGLOG_KEY_SIZE])
 {
     uint8_t bytes[8];
     bytes_put_be64(bytes, position);
-    memcpy(out, bytes, ROW_KEY_SIZE);
+    memcpy(out, bytes, MSGLOG_KEY_SIZE);
 }
 
-static uint64_t row_position(struct span key)
+uint64_t msglog_row_position(struct span key)
 {
     uint8_t bytes[8] = {0};
-    memcpy(bytes, key.data, key.size < ROW_KEY_SIZE ? key.size : ROW_KEY_SIZE);
+    memcpy(bytes, key.data, key.size < MSGLOG_KEY_SIZE ? key.size : MSGLOG_KEY_SIZE);
     return bytes_get_be64(bytes);
 }
 
@@ -78,8 +69,7 @@ static err_t segment_add(struct core *core, uint32_t number, struct segment **ou
     return NULL;
 }
 
-/* NULL when the store does not know it. */
-static err_t segment_get(struct core *core, uint32_t number, struct segment **out)
+err_t msglog_segment(struct core *core, uint32_t number, struct segment **out)
 {
     *out = map_get(&core->log.segments, number);
     if (*out != NULL) {
@@ -177,11 +167,14 @@ err_t msglog_open(struct core *core, uint64_t end)
 {
     struct msglog *log = &core->log;
     uint32_t number = segment_of(end);
-    TRY(segment_get(core, number, &log->tail));
+    TRY(msglog_segment(core, number, &log->tail));
     if (log->tail == NULL) {
         TRY(segment_add(core, number, &log->tail));
     }
-    assert(row_of(end) == log->tail->rows);
+    if (log->tail->rows != row_of(end)) {
+        return ERR(CORRUPT, "the log ends at row %u of segment %u, which has %u", row_of(end),
+                   number, log->tail->rows);
+    }
     log->batch_start = end;
     return NULL;
 }
@@ -196,7 +189,7 @@ uint64_t msglog_end(const struct core *core)
 static err_t put_row(struct core *core, struct span row)
 {
     struct segment *tail = core->log.tail;
-    uint8_t key[ROW_KEY_SIZE];
+    uint8_t key[MSGLOG_KEY_SIZE];
     row_key(msglog_position(tail->number, tail->rows, 0), key);
     TRY(state_append(core, STORE_LOG, span_of(key, sizeof key), row));
     tail->rows++;
@@ -215,7 +208,7 @@ err_t msglog_finish_row(struct core *core)
 
 static void row_begin(struct buf *row, uint8_t kind)
 {
-    const uint8_t header[ROW_HEADER_SIZE] = {ROW_VERSION, kind, 0, 0};
+    const uint8_t header[ROW_HEADER_SIZE] = {MSGLOG_ROW_VERSION, kind, 0, 0};
     buf_append(row, header, sizeof header);
 }
 
@@ -223,14 +216,14 @@ static void row_begin(struct buf *row, uint8_t kind)
 static err_t append_large(struct core *core, struct span header, struct msglog_parts parts)
 {
     struct buf *row = &core->log.row;
-    row_begin(row, ROW_FIRST);
+    row_begin(row, MSGLOG_FIRST);
     buf_append_span(row, header);
     for (size_t index = 0; index < parts.count; index++) {
         struct span rest = parts.spans[index];
         while (rest.size > 0) {
             if (row->size == ROW_SIZE_MAX) {
                 TRY(msglog_finish_row(core));
-                row_begin(row, ROW_CONTINUED);
+                row_begin(row, MSGLOG_CONTINUED);
             }
             size_t size =
                 ROW_SIZE_MAX - row->size < rest.size ? ROW_SIZE_MAX - row->size : rest.size;
@@ -244,7 +237,7 @@ static err_t append_large(struct core *core, struct span header, struct msglog_p
 static void append_small(struct buf *row, struct span header, struct msglog_parts parts)
 {
     if (row->size == 0) {
-        row_begin(row, ROW_RECORDS);
+        row_begin(row, MSGLOG_RECORDS);
     }
     buf_append_span(row, header);
     for (size_t index = 0; index < parts.count; index++) {
@@ -306,10 +299,10 @@ static err_t row_get(struct core *core, uint64_t position, struct span *out, boo
         *found = true;
         return NULL;
     }
-    uint8_t key[ROW_KEY_SIZE];
+    uint8_t key[MSGLOG_KEY_SIZE];
     row_key(position, key);
     TRY(store_get(core->txn, STORE_LOG, span_of(key, sizeof key), out, found));
-    *found = *found && out->size > ROW_HEADER_SIZE && out->data[0] == ROW_VERSION;
+    *found = *found && out->size > ROW_HEADER_SIZE && out->data[0] == MSGLOG_ROW_VERSION;
     if (*found) {
         log->cached_row = row;
         log->cached_changes = core->changes;
@@ -336,7 +329,7 @@ static err_t gather(struct core *core, uint64_t position, struct span first, str
         struct span row;
         bool found = false;
         TRY(row_get(core, position, &row, &found));
-        if (!found || row.data[1] != ROW_CONTINUED ||
+        if (!found || row.data[1] != MSGLOG_CONTINUED ||
             row.size - ROW_HEADER_SIZE > size - scratch->size) {
             return NULL;
         }
@@ -361,10 +354,10 @@ static err_t read_bytes(struct core *core, uint64_t position, struct span *out, 
         return NULL;
     }
     *out = span_of(row.data + offset, row.size - offset);
-    if (row.data[1] == ROW_FIRST) {
+    if (row.data[1] == MSGLOG_FIRST) {
         return gather(core, position & ~0xffffULL, *out, out, ok);
     }
-    *ok = row.data[1] == ROW_RECORDS;
+    *ok = row.data[1] == MSGLOG_RECORDS;
     return NULL;
 }
 
@@ -384,7 +377,7 @@ err_t msglog_read(struct core *core, uint64_t position, uint32_t shard_id, uint6
 err_t msglog_release(struct core *core, uint64_t position)
 {
     struct segment *segment = NULL;
-    TRY(segment_get(core, segment_of(position), &segment));
+    TRY(msglog_segment(core, segment_of(position), &segment));
     if (segment == NULL || segment->live == 0) {
         return ERR(CORRUPT, "log segment %u counts fewer entries than it has",
                    segment_of(position));
@@ -418,7 +411,7 @@ static void segment_forget(struct core *core, struct segment *segment)
 
 static err_t delete_segment(struct core *core, struct segment *segment)
 {
-    uint8_t key[ROW_KEY_SIZE];
+    uint8_t key[MSGLOG_KEY_SIZE];
     for (uint32_t row = 0; row < segment->rows; row++) {
         row_key(msglog_position(segment->number, row, 0), key);
         TRY(state_remove(core, STORE_LOG, span_of(key, sizeof key)));
@@ -470,8 +463,8 @@ static err_t rewrite(struct core *core, const struct record *record, uint64_t po
 static err_t visit_row(struct core *core, uint64_t position, struct span row, msglog_visit visit,
                        bool *damaged)
 {
-    *damaged = row.size < ROW_HEADER_SIZE || row.data[0] != ROW_VERSION;
-    if (*damaged || row.data[1] == ROW_CONTINUED) {
+    *damaged = row.size < ROW_HEADER_SIZE || row.data[0] != MSGLOG_ROW_VERSION;
+    if (*damaged || row.data[1] == MSGLOG_CONTINUED) {
         return NULL;
     }
     size_t offset = ROW_HEADER_SIZE;
@@ -483,7 +476,7 @@ static err_t visit_row(struct core *core, uint64_t position, struct span row, ms
             return NULL;
         }
         TRY(visit(core, &record, position | offset));
-        if (row.data[1] == ROW_FIRST) {
+        if (row.data[1] == MSGLOG_FIRST) {
             return NULL;
         }
         offset += size;
@@ -495,7 +488,7 @@ static err_t rewrite_segment(struct core *core, struct segment *segment)
 {
     for (uint32_t row = 0; row < segment->rows; row++) {
         uint64_t position = msglog_position(segment->number, row, 0);
-        uint8_t key[ROW_KEY_SIZE];
+        uint8_t key[MSGLOG_KEY_SIZE];
         row_key(position, key);
         struct span value;
         bool found = false;
@@ -538,7 +531,7 @@ out:
     if (err != NULL || !found || number >= segment_of(checkpoint)) {
         return err;
     }
-    return segment_get(core, number, out);
+    return msglog_segment(core, number, out);
 }
 
 /* Whether the log holds much more than twice what is needed. */
@@ -575,12 +568,12 @@ static err_t scan_row(struct core *core, uint64_t *position, bool *found)
 {
     struct store_cursor *cursor = NULL;
     err_t err = NULL;
-    uint8_t key[ROW_KEY_SIZE];
+    uint8_t key[MSGLOG_KEY_SIZE];
     row_key(*position, key);
     TRY(store_cursor_open(core->txn, STORE_LOG, &cursor));
     TRY_OUT(store_cursor_seek(cursor, span_of(key, sizeof key), found));
     if (*found) {
-        *position = row_position(cursor->key);
+        *position = msglog_row_position(cursor->key);
         buf_reset(&core->row_copy);
         buf_append_span(&core->row_copy, cursor->value);
         if (core->row_copy.failed) {

@@ -10,6 +10,15 @@
 
 #include "broker/core/state.h"
 
+/* A row in LOG: segment u32, row u16 -> version u8, kind u8, zero u16, bytes. */
+enum { MSGLOG_ROW_VERSION = 1, MSGLOG_KEY_SIZE = 6 };
+
+enum msglog_row_kind {
+    MSGLOG_RECORDS = 0,   /* whole records, one after the other */
+    MSGLOG_FIRST = 1,     /* the beginning of one large record */
+    MSGLOG_CONTINUED = 2, /* a further piece of it */
+};
+
 void msglog_init(struct msglog *log);
 void msglog_deinit(struct msglog *log);
 
@@ -46,6 +55,11 @@ err_t msglog_scan(struct core *core, uint64_t position, msglog_visit visit) MUST
 
 /* Sets up the tail after a start: the next segment and row to write. */
 err_t msglog_open(struct core *core, uint64_t end) MUST_CHECK;
+
+/* What is counted of a segment; NULL when the store does not know it. */
+err_t msglog_segment(struct core *core, uint32_t number, struct segment **out) MUST_CHECK;
+/* The position at which a row begins, from its key. */
+uint64_t msglog_row_position(struct span key);
 
 static inline uint64_t msglog_position(uint32_t segment, uint32_t row, uint32_t offset)
 {

@@ -23,8 +23,8 @@ static void set_range(uint64_t number, uint64_t from, uint64_t to, uint64_t bits
     }
 }
 
-static err_t needed_bits(struct core *core, struct shard *shard, uint64_t number,
-                         uint64_t out[CHUNK_WORDS])
+err_t release_needed_bits(struct core *core, struct shard *shard, uint64_t number,
+                          uint64_t out[CHUNK_WORDS])
 {
     memset(out, 0, CHUNK_WORDS * sizeof *out);
     if (topic_retains(shard->topic)) {
@@ -55,7 +55,7 @@ err_t release_bits(struct core *core, struct shard *shard, uint64_t number,
 {
     uint64_t needed[CHUNK_WORDS];
     uint64_t gone[CHUNK_WORDS];
-    TRY(needed_bits(core, shard, number, needed));
+    TRY(release_needed_bits(core, shard, number, needed));
     for (size_t word = 0; word < CHUNK_WORDS; word++) {
         gone[word] = bits[word] & ~needed[word];
     }
@@ -90,7 +90,7 @@ err_t release_needed(struct core *core, struct shard *shard, uint64_t sequence, 
 err_t release_block_needed(struct core *core, struct shard *shard, uint64_t number, bool *out)
 {
     uint64_t bits[CHUNK_WORDS];
-    TRY(needed_bits(core, shard, number, bits));
+    TRY(release_needed_bits(core, shard, number, bits));
     *out = !is_empty(bits);
     return NULL;
 }

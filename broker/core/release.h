@@ -14,6 +14,9 @@
 err_t release_bits(struct core *core, struct shard *shard, uint64_t number,
                    const uint64_t bits[CHUNK_WORDS]) MUST_CHECK;
 
+/* Which sequences of the shard's block `number` anybody needs. */
+err_t release_needed_bits(struct core *core, struct shard *shard, uint64_t number,
+                          uint64_t out[CHUNK_WORDS]) MUST_CHECK;
 err_t release_needed(struct core *core, struct shard *shard, uint64_t sequence,
                      bool *out) MUST_CHECK;
 err_t release_block_needed(struct core *core, struct shard *shard, uint64_t number,
