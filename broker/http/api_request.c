@@ -319,8 +319,8 @@ void api_problem_begin(struct api_request *request, enum err_code code, const ch
     buf_init(buf, API_ANSWER_MAX);
     out_init(out, buf, false);
     problem_print(out, code, detail, request->exchange->id);
-    if (err_status(code) ==
-        500) { /* the other fives are states, not failures, and would flood the log */
+    /* The other fives are states, not failures, and would flood the log. */
+    if (err_status(code) == 500) {
         LOG_WARN("request failed", LOG_U64("request", request->exchange->id),
                  LOG_SPAN("path", request->exchange->path), LOG_TEXT("code", err_slug(code)),
                  LOG_TEXT("detail", detail));
