@@ -285,7 +285,7 @@ static err_t inspect_run(struct cli *cli, const struct arguments *arguments)
 
 struct verify {
     const char *directory;
-    const char *file; /* being looked at */
+    char file[32]; /* being looked at */
     struct progress progress;
     uint64_t files;
     uint64_t pages;
@@ -295,6 +295,11 @@ struct verify {
 
 static const struct field fault_fields[] = {
     {"FILE", "file", FIELD_TEXT}, {"FAULT", "fault", FIELD_TEXT}, {.title = NULL}};
+
+static void verify_begin(struct verify *verify, const char *file)
+{
+    (void)snprintf(verify->file, sizeof verify->file, "%s", file);
+}
 
 static void verify_on_fault(void *context, const char *text)
 {
@@ -337,7 +342,7 @@ static void verify_pages(struct verify *verify)
     char path[DATAFILES_PATH_MAX];
     for (uint32_t i = 0; join(verify->directory, name, path) && access(path, F_OK) == 0; i++) {
         struct verify_figures figures = {0};
-        verify->file = name;
+        verify_begin(verify, name);
         verify_took(verify, verify_file(path, &sink, &figures));
         verify->files++;
         verify->pages += figures.used_count;
@@ -366,11 +371,11 @@ static err_t verify_records(struct verify *verify)
 {
     struct datafiles files;
     TRY(datafiles_open(verify->directory, &files));
-    verify->file = files.files[0].name;
+    verify_begin(verify, files.files[0].name);
     verify_took(verify, verify_catalog(&files.files[0]));
     for (uint32_t i = 1; i < files.count; i++) {
         struct check_log check = {verify, verify_on_fault, verify_on_records, 0, 0};
-        verify->file = files.files[i].name;
+        verify_begin(verify, files.files[i].name);
         verify_took(verify, check_log_run(files.files[i].store, &check));
         verify->records += check.records;
     }

@@ -313,14 +313,12 @@ static void print_table(struct output *output, const json_t *items)
         }
     }
     print_header(output, columns);
-    for (size_t i = 0; i < grid.count; i++) {
-        size_t column = i % columns;
-        bool last = column + 1 == columns;
-        print_cell(grid_cell(&grid, i), output->widths[column],
-                   field_right(&output->fields[column]), last);
-        if (last) {
-            (void)putchar('\n');
+    for (size_t row = 0; row < rows; row++) {
+        for (size_t i = 0; i < columns; i++) {
+            print_cell(grid_cell(&grid, row * columns + i), output->widths[i],
+                       field_right(&output->fields[i]), i + 1 == columns);
         }
+        (void)putchar('\n');
     }
     buf_deinit(&grid.text);
     free(grid.ends);
