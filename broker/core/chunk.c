@@ -280,7 +280,8 @@ err_t chunk_move(struct core *core, struct chunk *chunk, uint32_t index, enum li
         }
         update_available(lane);
     }
-    return NULL;
+    bool freed = from == MESSAGE_LEASED && lane->sub->settings.max_in_flight != 0;
+    return to == MESSAGE_READY || freed ? state_wake(core, lane->sub) : NULL;
 }
 
 err_t chunk_due(struct core *core, struct chunk *chunk, uint64_t due_ms)

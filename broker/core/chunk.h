@@ -16,7 +16,8 @@ enum { CHUNK_KEY_SIZE = 16 };
 err_t chunk_get(struct core *core, struct lane *lane, uint64_t number, bool create,
                 struct chunk **out) MUST_CHECK;
 
-/* One move of one message, with its counts and indexes. Sets entry->state only. */
+/* One move of one message, with its counts and indexes, and a wake-up when it makes something to
+ * pull. Of the entry it sets only the state. */
 err_t chunk_move(struct core *core, struct chunk *chunk, uint32_t index,
                  enum lifecycle_event event) MUST_CHECK;
 /* It no longer has anything ready. */

@@ -72,8 +72,7 @@ err_t delivery_return(struct core *core, struct chunk *chunk, uint32_t index, ui
         return chunk_due(core, chunk, entry->due_ms);
     }
     entry->due_ms = 0;
-    TRY(chunk_move(core, chunk, index, LIFECYCLE_COME_DUE));
-    return state_wake(core, sub);
+    return chunk_move(core, chunk, index, LIFECYCLE_COME_DUE);
 }
 
 static err_t remove_dead_row(struct core *core, const struct chunk *chunk, uint32_t index)
@@ -90,8 +89,7 @@ err_t delivery_revive(struct core *core, struct chunk *chunk, uint32_t index)
     entry->attempt = 0;
     entry->reason = 0;
     entry->due_ms = 0;
-    TRY(chunk_move(core, chunk, index, LIFECYCLE_REVIVE));
-    return state_wake(core, chunk->lane->sub);
+    return chunk_move(core, chunk, index, LIFECYCLE_REVIVE);
 }
 
 err_t delivery_drop(struct core *core, struct chunk *chunk, uint32_t states, uint64_t *count)
@@ -147,7 +145,6 @@ err_t delivery_come_due(struct core *core, struct chunk *chunk)
         } else if (entry->state == MESSAGE_SCHEDULED) {
             entry->due_ms = 0;
             TRY(chunk_move(core, chunk, index, LIFECYCLE_COME_DUE));
-            TRY(state_wake(core, sub));
         }
     }
     return NULL;

@@ -35,8 +35,7 @@ static err_t give_back(struct core *core, const struct settle *settle, struct ch
         entry->attempt--;
         entry->grant = 0;
         entry->due_ms = 0;
-        TRY(chunk_move(core, chunk, index, LIFECYCLE_COME_DUE));
-        return state_wake(core, sub);
+        return chunk_move(core, chunk, index, LIFECYCLE_COME_DUE);
     }
     uint64_t delay_ms = settle->has_delay ? settle->delay_ms : sub->settings.retry_delay_ms;
     return delivery_return(core, chunk, index, delay_ms, settle->note);
@@ -48,9 +47,7 @@ static err_t settle_one(struct core *core, const struct command *command, struct
     const struct settle *settle = &command->settle;
     struct entry *entry = &chunk->entries[index];
     if (command->type == COMMAND_ACK) {
-        TRY(chunk_move(core, chunk, index, LIFECYCLE_FINISH));
-        struct sub *sub = chunk->lane->sub;
-        return sub->settings.max_in_flight == 0 ? NULL : state_wake(core, sub);
+        return chunk_move(core, chunk, index, LIFECYCLE_FINISH);
     }
     if (command->type == COMMAND_NACK) {
         return give_back(core, settle, chunk, index);
