@@ -298,7 +298,6 @@ err_t topic_sub_put(struct core *core, const struct sub_put *put, struct reply *
     if (created) {
         TRY(sub_add(core, topic, put->sub_id, &sub));
     }
-    bool resumed = sub->settings.paused && !put->settings.paused;
     sub->settings = put->settings;
     TRY(sub_write(core, sub));
     for (size_t index = 0; created && index < topic->shards.count; index++) {
@@ -310,7 +309,8 @@ err_t topic_sub_put(struct core *core, const struct sub_put *put, struct reply *
         lane_note_available(lane);
         topic_mark_lane(core, lane);
     }
-    return resumed ? state_wake(core, sub) : NULL;
+    /* It may have been resumed, or given more room in flight. */
+    return created ? NULL : state_wake(core, sub);
 }
 
 err_t topic_sub_drop(struct core *core, uint32_t sub_id)
