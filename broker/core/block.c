@@ -36,6 +36,12 @@ static bool decode(struct span value, struct block *block)
     return true;
 }
 
+bool block_valid(struct span value)
+{
+    struct block block = {0};
+    return decode(value, &block);
+}
+
 static void encode(const struct block *block, struct buf *out)
 {
     uint64_t low = UINT64_MAX;

@@ -13,6 +13,9 @@
 err_t block_get(struct core *core, struct shard *shard, uint64_t number,
                 struct block **out) MUST_CHECK;
 
+/* Whether a stored value can be read. */
+bool block_valid(struct span value);
+
 /* Notes where the shard's next sequence lies (and counts it). */
 err_t block_append(struct core *core, struct shard *shard, uint64_t position) MUST_CHECK;
 /* At start: a record found in the log's tail. */

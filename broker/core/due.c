@@ -34,12 +34,44 @@ err_t due_remove_chunk(struct core *core, const struct chunk *chunk, uint64_t du
     return state_remove(core, STORE_DUE, chunk_row(chunk, due_ms, key));
 }
 
+static struct span dedup_row(const uint8_t dedup_key[DEDUP_KEY_SIZE], uint64_t due_ms,
+                             uint8_t key[DUE_KEY_MAX])
+{
+    put_key(key, due_ms, DUE_DEDUP);
+    memcpy(key + IDS_OFFSET, dedup_key, DEDUP_KEY_SIZE);
+    return span_of(key, DUE_KEY_MAX);
+}
+
 err_t due_add_dedup(struct core *core, const uint8_t dedup_key[DEDUP_KEY_SIZE], uint64_t due_ms)
 {
     uint8_t key[DUE_KEY_MAX];
-    put_key(key, due_ms, DUE_DEDUP);
-    memcpy(key + IDS_OFFSET, dedup_key, DEDUP_KEY_SIZE);
-    return state_put(core, STORE_DUE, span_of(key, DUE_KEY_MAX), span_of("", 0));
+    return state_put(core, STORE_DUE, dedup_row(dedup_key, due_ms, key), span_of("", 0));
+}
+
+err_t due_has_chunk(struct core *core, const struct chunk *chunk, uint64_t due_ms, bool *out)
+{
+    uint8_t key[DUE_KEY_MAX];
+    struct span value;
+    return store_get(core->txn, STORE_DUE, chunk_row(chunk, due_ms, key), &value, out);
+}
+
+err_t due_has_dedup(struct core *core, const uint8_t dedup_key[DEDUP_KEY_SIZE], uint64_t due_ms,
+                    bool *out)
+{
+    uint8_t key[DUE_KEY_MAX];
+    struct span value;
+    return store_get(core->txn, STORE_DUE, dedup_row(dedup_key, due_ms, key), &value, out);
+}
+
+static bool is_kind(struct span key, enum due_kind kind)
+{
+    size_t size = kind == DUE_CHUNK ? CHUNK_ROW_SIZE : DUE_KEY_MAX;
+    return key.size == size && key.data[KIND_OFFSET] == kind;
+}
+
+bool due_valid(struct span key)
+{
+    return is_kind(key, DUE_CHUNK) || is_kind(key, DUE_DEDUP);
 }
 
 err_t due_first(struct core *core, struct due_row *out, bool *found)
@@ -92,12 +124,10 @@ err_t due_fire(struct core *core, bool *worked)
     if (!*worked) {
         return NULL;
     }
-    TRY(state_remove(core, STORE_DUE, span_of(row.key, row.key_size)));
-    if (row.key_size == CHUNK_ROW_SIZE && row.key[KIND_OFFSET] == DUE_CHUNK) {
+    struct span key = span_of(row.key, row.key_size);
+    TRY(state_remove(core, STORE_DUE, key));
+    if (is_kind(key, DUE_CHUNK)) {
         return fire_chunk(core, &row);
     }
-    if (row.key_size == DUE_KEY_MAX && row.key[KIND_OFFSET] == DUE_DEDUP) {
-        return dedup_expire(core, row.key + IDS_OFFSET);
-    }
-    return NULL;
+    return is_kind(key, DUE_DEDUP) ? dedup_expire(core, row.key + IDS_OFFSET) : NULL;
 }
