@@ -247,7 +247,9 @@ static void test_a_backup_opens_as_a_data_directory(void **state)
     const char *target = tmpdir_file(&broker->tmpdir, "copy", path);
     run_silently(broker, WORDS("backup", target, "--data", broker->data), NULL);
     run_silently(broker, WORDS("verify", "--data", target), NULL);
-    run_silently(broker, WORDS("inspect", "--data", target), NULL);
+    struct cli_outcome inspected = run(broker, WORDS("inspect", "--data", target, "--plain"), NULL);
+    assert_non_null(strstr(cli_out(&inspected), "orders"));
+    cli_outcome_deinit(&inspected);
     free_address(address);
     (void)snprintf(second.url, sizeof second.url, "http://%s", address);
     process_start(&second.process,

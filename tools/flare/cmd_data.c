@@ -14,10 +14,9 @@
 #include <unistd.h>
 
 #include "broker/base/clock.h"
-#include "broker/core/catalog.h"
+#include "broker/core/check.h"
 #include "storage/lmdb.h"
 #include "storage/verify.h"
-#include "tools/flare/check_log.h"
 #include "tools/flare/datafiles.h"
 #include "tools/flare/output.h"
 #include "tools/flare/progress.h"
@@ -34,11 +33,6 @@ static const struct option_row data_options[] = {
     {.name = NULL},
 };
 
-static const char *const table_names[STORE_TABLE_COUNT] = {
-#define TABLE(name, number, doc) [number] = #name,
-#include "storage/tables.def"
-};
-
 static const char *data_directory(const struct arguments *arguments)
 {
     const char *environment = getenv("FLARE_DATA");
@@ -48,29 +42,30 @@ static const char *data_directory(const struct arguments *arguments)
     return environment != NULL && environment[0] != '\0' ? environment : "./flare-data";
 }
 
-/* ---- backup ---- */
+/* ---- long work, watched ---- */
 
-struct copy {
-    struct store *store;
-    const char *path;
+/* One piece of work in a thread of its own, so that progress can be shown meanwhile. */
+struct task {
+    err_t (*work)(struct task *task);
+    const struct datafile *file;
+    const char *path;            /* of a copy */
+    struct check_report *report; /* of a check */
     pthread_t thread;
     err_t err;
 };
 
-static void *copy_main(void *user)
+static void *task_main(void *user)
 {
-    struct copy *copy = user;
-    copy->err = store_backup(copy->store, copy->path);
+    struct task *task = user;
+    task->err = task->work(task);
     return NULL;
 }
 
-/* Copies one environment in a thread of its own, so that progress can be shown meanwhile. */
-static err_t copy_file(const struct datafile *file, const char *path, struct progress *progress)
+static err_t task_run(struct task *task, struct progress *progress, const char *deed)
 {
-    struct copy copy = {.store = file->store, .path = path};
     struct store_stats stats;
-    store_stats(file->store, &stats);
-    int rc = pthread_create(&copy.thread, NULL, copy_main, &copy);
+    store_stats(task->file->store, &stats);
+    int rc = pthread_create(&task->thread, NULL, task_main, task);
     if (rc != 0) {
         return ERR(MEMORY, "start a thread: %s", strerror(rc));
     }
@@ -80,13 +75,26 @@ static err_t copy_file(const struct datafile *file, const char *path, struct pro
         until.tv_nsec += TICK_MS * 1000000L;
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
-        rc = pthread_timedjoin_np(copy.thread, NULL, &until);
+        rc = pthread_timedjoin_np(task->thread, NULL, &until);
         if (rc != 0 && progress_due(progress)) {
-            progress_print(progress, "copying %s, %" PRIu64 " MiB", file->name,
+            progress_print(progress, "%s %s, %" PRIu64 " MiB", deed, task->file->name,
                            stats.used_size >> 20);
         }
     } while (rc != 0);
-    return copy.err;
+    return task->err;
+}
+
+/* ---- backup ---- */
+
+static err_t copy_work(struct task *task)
+{
+    return store_backup(task->file->store, task->path);
+}
+
+static err_t copy_file(const struct datafile *file, const char *path, struct progress *progress)
+{
+    struct task task = {.work = copy_work, .file = file, .path = path};
+    return task_run(&task, progress, "copying");
 }
 
 /* "directory/name"; false when it is too long. */
@@ -209,30 +217,19 @@ static const struct field inspect_fields[] = {
     {"SIZE", "file_bytes", FIELD_SIZE},    {.title = NULL},
 };
 
-static const struct field table_fields[] = {
-    {"FILE", "file", FIELD_TEXT},
-    {"TABLE", "table", FIELD_TEXT},
-    {"ENTRIES", "entries", FIELD_NUMBER},
-    {.title = NULL},
+static const struct field line_fields[] = {
+    {"FILE", "file", FIELD_TEXT}, {"HOLDS", "text", FIELD_TEXT}, {.title = NULL}};
+
+struct inspect_lines {
+    const char *file;
+    json_t *items;
 };
 
-static err_t describe_tables(const struct datafile *file, json_t *out)
+static void inspect_on_line(void *user, const char *text)
 {
-    struct store_txn *txn = NULL;
-    err_t err = NULL;
-    TRY(store_begin(file->store, STORE_READ, &txn));
-    for (int table = 0; table < STORE_TABLE_COUNT; table++) {
-        uint64_t entries = 0;
-        TRY_OUT(store_entries(txn, (enum store_table)table, &entries));
-        if (entries > 0) {
-            (void)json_array_append_new(out, json_pack("{s:s, s:s, s:I}", "file", file->name,
-                                                       "table", table_names[table], "entries",
-                                                       (json_int_t)entries));
-        }
-    }
-out:
-    store_abort(txn);
-    return err;
+    const struct inspect_lines *lines = user;
+    (void)json_array_append_new(lines->items,
+                                json_pack("{s:s, s:s}", "file", lines->file, "text", text));
 }
 
 static json_t *describe_file(const struct datafile *file)
@@ -249,34 +246,28 @@ static json_t *describe_file(const struct datafile *file)
                      (json_int_t)stats.file_size);
 }
 
-static void print_inspection(struct cli *cli, const json_t *list, const json_t *tables)
-{
-    struct output output;
-    output_init(&output, cli, inspect_fields);
-    output_items(&output, list);
-    if (cli->format == CLI_TABLE) {
-        (void)putchar('\n');
-    }
-    output_init(&output, cli, table_fields);
-    output_items(&output, tables);
-}
-
 static err_t inspect_run(struct cli *cli, const struct arguments *arguments)
 {
     struct datafiles files;
+    struct output output;
     err_t err = NULL;
     TRY(datafiles_open(data_directory(arguments), &files));
     json_t *list = json_array();
-    json_t *tables = json_array();
+    json_t *holds = json_array();
     for (uint32_t i = 0; i < files.count && err == NULL; i++) {
+        struct inspect_lines lines = {files.files[i].name, holds};
         (void)json_array_append_new(list, describe_file(&files.files[i]));
-        err = describe_tables(&files.files[i], tables);
+        err = check_inspect(files.files[i].store, inspect_on_line, &lines);
     }
     if (err == NULL) {
-        print_inspection(cli, list, tables);
+        output_init(&output, cli, inspect_fields);
+        output_items(&output, list);
+        (void)fputs(cli->format == CLI_TABLE ? "\n" : "", stdout);
+        output_init(&output, cli, line_fields);
+        output_items(&output, holds);
     }
     json_decref(list);
-    json_decref(tables);
+    json_decref(holds);
     datafiles_close(&files);
     return err;
 }
@@ -290,6 +281,7 @@ struct verify {
     uint64_t files;
     uint64_t pages;
     uint64_t records;
+    uint64_t unnamed; /* faults beyond those whose text was kept */
     json_t *faults;
 };
 
@@ -314,14 +306,6 @@ static void verify_on_pages(void *context, uint64_t done, uint64_t pages)
     if (progress_due(&verify->progress)) {
         progress_print(&verify->progress, "%s: %" PRIu64 " of %" PRIu64 " pages", verify->file,
                        done, pages);
-    }
-}
-
-static void verify_on_records(void *context, uint64_t records)
-{
-    struct verify *verify = context;
-    if (progress_due(&verify->progress)) {
-        progress_print(&verify->progress, "%s: %" PRIu64 " messages", verify->file, records);
     }
 }
 
@@ -350,20 +334,25 @@ static void verify_pages(struct verify *verify)
     }
 }
 
-static err_t verify_catalog(const struct datafile *file)
+static err_t check_work(struct task *task)
 {
-    struct store_txn *txn = NULL;
-    struct catalog *catalog = catalog_create();
-    if (catalog == NULL) {
-        return ERR(MEMORY, "no memory for the catalog");
+    bool catalog = strcmp(task->file->marker.role, "catalog") == 0;
+    return catalog ? check_catalog(task->file->store, task->report)
+                   : check_volume(task->file->store, task->report);
+}
+
+static void verify_file_records(struct verify *verify, const struct datafile *file,
+                                struct check_report *report)
+{
+    struct task task = {.work = check_work, .file = file, .report = report};
+    memset(report, 0, sizeof *report);
+    verify_begin(verify, file->name);
+    verify_took(verify, task_run(&task, &verify->progress, "checking"));
+    for (uint32_t i = 0; i < report->kept; i++) {
+        verify_on_fault(verify, report->problems[i]);
     }
-    err_t err = store_begin(file->store, STORE_READ, &txn);
-    if (err == NULL) {
-        err = catalog_load(catalog, txn);
-        store_abort(txn);
-    }
-    catalog_destroy(catalog);
-    return err;
+    verify->unnamed += report->problem_count - report->kept;
+    verify->records += report->records;
 }
 
 /* What the pages hold; only called when they are whole. */
@@ -371,16 +360,14 @@ static err_t verify_records(struct verify *verify)
 {
     struct datafiles files;
     TRY(datafiles_open(verify->directory, &files));
-    verify_begin(verify, files.files[0].name);
-    verify_took(verify, verify_catalog(&files.files[0]));
-    for (uint32_t i = 1; i < files.count; i++) {
-        struct check_log check = {verify, verify_on_fault, verify_on_records, 0, 0};
-        verify_begin(verify, files.files[i].name);
-        verify_took(verify, check_log_run(files.files[i].store, &check));
-        verify->records += check.records;
+    struct check_report *report = malloc(sizeof *report);
+    err_t err = report == NULL ? ERR(MEMORY, "no memory for a report") : NULL;
+    for (uint32_t i = 0; i < files.count && err == NULL; i++) {
+        verify_file_records(verify, &files.files[i], report);
     }
+    free(report);
     datafiles_close(&files);
-    return NULL;
+    return err;
 }
 
 /* Keeps brokers away while the files are read: they must not be written. A copy without a lock file
@@ -402,11 +389,12 @@ static err_t lock_directory(const char *directory, int *out)
 static err_t verify_report(struct cli *cli, const struct verify *verify)
 {
     struct output output;
-    size_t faults = json_array_size(verify->faults);
+    uint64_t faults = json_array_size(verify->faults);
     if (faults > 0) {
         output_init(&output, cli, fault_fields);
         output_items(&output, verify->faults);
-        return ERR(CORRUPT, "%zu faults in %" PRIu64 " files", faults, verify->files);
+        return ERR(CORRUPT, "%" PRIu64 " faults in %" PRIu64 " files", faults + verify->unnamed,
+                   verify->files);
     }
     cli_note(cli, "%" PRIu64 " files, %" PRIu64 " pages, %" PRIu64 " messages: no fault",
              verify->files, verify->pages, verify->records);
@@ -456,8 +444,9 @@ const struct cli_command data_commands[] = {
      .operands = "",
      .summary = "Read everything in a data directory and report damage",
      .details =
-         "Checks each page, the catalog, and the checksum of every message. Exits 65 when it\n"
-         "finds damage. No broker may run on the directory: verify a backup instead.",
+         "Checks each page, each record against the others, and the checksum of every message.\n"
+         "Exits 65 when it finds damage. No broker may run on the directory: verify a backup\n"
+         "instead.",
      .examples = "  flare verify --data /backups/monday\n",
      .options = data_options,
      .run = verify_run},
