@@ -240,15 +240,6 @@ err_t chunk_unlist_ready(struct core *core, const struct chunk *chunk)
     return ready_row(core, chunk, false);
 }
 
-static void update_available(struct lane *lane)
-{
-    if (lane->counts[MESSAGE_READY] > 0 || lane->cursor < lane->shard->next_sequence) {
-        bitmap_set(lane->sub->available, lane->slot);
-    } else {
-        bitmap_clear(lane->sub->available, lane->slot);
-    }
-}
-
 err_t chunk_move(struct core *core, struct chunk *chunk, uint32_t index, enum lifecycle_event event)
 {
     struct lane *lane = chunk->lane;
@@ -272,13 +263,13 @@ err_t chunk_move(struct core *core, struct chunk *chunk, uint32_t index, enum li
     chunk_mark_dirty(core, chunk);
     if (from == MESSAGE_READY && chunk->counts[MESSAGE_READY] == 0) {
         TRY(ready_row(core, chunk, false));
-        update_available(lane);
+        state_update_available(lane);
     }
     if (to == MESSAGE_READY) {
         if (chunk->counts[MESSAGE_READY] == 1) {
             TRY(ready_row(core, chunk, true));
         }
-        update_available(lane);
+        state_update_available(lane);
     }
     bool freed = from == MESSAGE_LEASED && lane->sub->settings.max_in_flight != 0;
     return to == MESSAGE_READY || freed ? state_wake(core, lane->sub) : NULL;

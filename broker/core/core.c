@@ -86,6 +86,15 @@ struct lane *state_lane(const struct sub *sub, uint32_t shard_id)
     return NULL;
 }
 
+void state_update_available(struct lane *lane)
+{
+    if (lane->counts[MESSAGE_READY] > 0 || lane->cursor < lane->shard->next_sequence) {
+        bitmap_set(lane->sub->available, lane->slot);
+    } else {
+        bitmap_clear(lane->sub->available, lane->slot);
+    }
+}
+
 err_t state_wake(struct core *core, struct sub *sub)
 {
     if (sub->woken_batch == core->batch) {
@@ -203,10 +212,7 @@ static void set_available(struct core *core)
     struct sub *sub;
     while ((sub = map_each(&core->subs, &at)) != NULL) {
         for (size_t slot = 0; slot < sub->lanes.count; slot++) {
-            const struct lane *lane = sub->lanes.items[slot];
-            if (lane->counts[MESSAGE_READY] > 0 || lane->cursor < lane->shard->next_sequence) {
-                bitmap_set(sub->available, slot);
-            }
+            state_update_available(sub->lanes.items[slot]);
         }
     }
 }

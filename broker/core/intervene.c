@@ -82,6 +82,7 @@ static err_t skip_to(struct core *core, struct lane *lane, uint64_t target)
     }
     TRY(release_sweep(core, lane->shard, lane->sub->id, lane->cursor, target));
     lane->cursor = target;
+    state_update_available(lane);
     topic_mark_lane(core, lane);
     return NULL;
 }
@@ -142,7 +143,7 @@ static err_t go_back_to(struct core *core, struct lane *lane, uint64_t target)
         TRY(delivery_reset(core, chunk, target, all));
     }
     lane->cursor = target;
-    bitmap_set(lane->sub->available, lane->slot);
+    state_update_available(lane);
     topic_mark_lane(core, lane);
     return state_wake(core, lane->sub);
 }

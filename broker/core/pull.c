@@ -167,9 +167,7 @@ static err_t take(struct pulling *pulling, struct lane *lane)
     if (pulling->taken == before) {
         lane->grant--;
     }
-    if (lane->counts[MESSAGE_READY] == 0 && lane->cursor == lane->shard->next_sequence) {
-        bitmap_clear(lane->sub->available, lane->slot);
-    }
+    state_update_available(lane);
     return NULL;
 }
 

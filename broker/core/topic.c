@@ -201,13 +201,6 @@ static err_t lane_add(struct core *core, struct sub *sub, struct shard *shard, u
     return NULL;
 }
 
-static void lane_note_available(struct lane *lane)
-{
-    if (lane->cursor < lane->shard->next_sequence || lane->counts[MESSAGE_READY] > 0) {
-        bitmap_set(lane->sub->available, lane->slot);
-    }
-}
-
 static err_t place_shard(struct core *core, struct topic *topic, const struct shard_place *place)
 {
     struct shard *shard = state_shard(core, place->shard_id);
@@ -306,7 +299,7 @@ err_t topic_sub_put(struct core *core, const struct sub_put *put, struct reply *
         struct lane *lane = NULL;
         TRY(start_cursor(core, shard, put, &cursor));
         TRY(lane_add(core, sub, shard, cursor, &lane));
-        lane_note_available(lane);
+        state_update_available(lane);
         topic_mark_lane(core, lane);
     }
     /* It may have been resumed, or given more room in flight. */
