@@ -239,13 +239,17 @@ static err_t read_raw(struct in_place place, const struct in_field *field, struc
     if (!reader_skip(reader)) {
         return reader_finish(reader);
     }
-    value->span = span_of(rest.data, reader->at - (size_t)(rest.data - reader->input.data));
-    enum reader_kind kind = in_kind_of(value->span);
-    value->given = kind != READER_NIL;
-    if (field->kind == IN_KIND_MAP && value->given && kind != READER_MAP) {
+    rest.size = reader->at - (size_t)(rest.data - reader->input.data);
+    enum reader_kind kind = in_kind_of(rest);
+    if (kind == READER_NIL) {
+        return NULL;
+    }
+    value->given = true;
+    value->span = rest;
+    if (field->kind == IN_KIND_MAP && kind != READER_MAP) {
         return refuse(place, field_name(field), "must be an object");
     }
-    if (field->kind == IN_KIND_ARRAY && value->given && kind != READER_ARRAY) {
+    if (field->kind == IN_KIND_ARRAY && kind != READER_ARRAY) {
         return refuse(place, field_name(field), "must be an array");
     }
     return NULL;
