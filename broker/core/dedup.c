@@ -20,6 +20,16 @@ static bool is_valid(struct span value)
     return value.size == DEDUP_VALUE_SIZE && value.data[0] == DEDUP_VERSION;
 }
 
+bool dedup_applies(const struct topic *topic, const struct message_in *message)
+{
+    return message->idempotency_key.size > 0 && topic->settings.dedup_window_ms > 0;
+}
+
+uint64_t dedup_hash(struct span idempotency_key)
+{
+    return XXH3_64bits(idempotency_key.data, idempotency_key.size);
+}
+
 err_t dedup_look(struct core *core, const struct topic *topic, const struct message_in *message,
                  struct publish_result *result, enum dedup_verdict *out)
 {

@@ -14,6 +14,11 @@ enum dedup_verdict {
     DEDUP_REUSED, /* another message was published under this key */
 };
 
+/* Whether the message falls under its topic's window. */
+bool dedup_applies(const struct topic *topic, const struct message_in *message);
+/* For tables of the idempotency keys of one command. */
+uint64_t dedup_hash(struct span idempotency_key);
+
 err_t dedup_look(struct core *core, const struct topic *topic, const struct message_in *message,
                  struct publish_result *result, enum dedup_verdict *out) MUST_CHECK;
 err_t dedup_note(struct core *core, const struct topic *topic, const struct message_in *message,

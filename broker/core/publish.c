@@ -51,7 +51,7 @@ static err_t check(struct core *core, const struct topic *topic, const struct me
         result->code = ERR_NOT_FOUND;
         return NULL;
     }
-    if (message->idempotency_key.size == 0 || topic->settings.dedup_window_ms == 0) {
+    if (!dedup_applies(topic, message)) {
         return NULL;
     }
     enum dedup_verdict verdict = DEDUP_NEW;
@@ -74,7 +74,7 @@ static err_t publish_one(struct core *core, const struct topic *topic,
     result->shard_number = shard->number;
     result->sequence = shard->next_sequence;
     TRY(append(core, shard, message));
-    if (message->idempotency_key.size > 0 && topic->settings.dedup_window_ms > 0) {
+    if (dedup_applies(topic, message)) {
         TRY(dedup_note(core, topic, message, result));
     }
     return NULL;
@@ -87,14 +87,51 @@ static void refuse_all(const struct publish *publish, enum err_code code)
     }
 }
 
-/* All or none: whether every message would be taken. Two messages of the batch under one
- * idempotency key are judged when they are published, and equal ones are replays. */
+/* Looks for two messages under one idempotency key that are not the same: the later one would be
+ * refused when the earlier has been published. */
+static err_t check_keys(const struct topic *topic, const struct publish *publish)
+{
+    struct map keys; /* hash of a key, or the next free number, to the first result under it */
+    err_t err = NULL;
+    map_init(&keys);
+    for (uint32_t index = 0; index < publish->count; index++) {
+        const struct message_in *message = &publish->messages[index];
+        struct publish_result *result = &publish->results[index];
+        if (result->code != ERR_NONE || result->replayed || !dedup_applies(topic, message)) {
+            continue;
+        }
+        const struct message_in *first = message;
+        const struct publish_result *earlier;
+        uint64_t place = dedup_hash(message->idempotency_key);
+        while ((earlier = map_get(&keys, place)) != NULL) {
+            first = &publish->messages[earlier - publish->results];
+            if (span_equal(first->idempotency_key, message->idempotency_key)) {
+                break;
+            }
+            place++;
+        }
+        if (earlier == NULL && !map_put(&keys, place, result)) {
+            err = ERR(MEMORY, "no memory for the idempotency keys of a batch");
+            break;
+        }
+        if (earlier != NULL && first->payload_hash != message->payload_hash) {
+            result->code = ERR_IDEMPOTENCY_REUSED;
+        }
+    }
+    map_deinit(&keys);
+    return err;
+}
+
+/* All or none: whether every message would be taken. */
 static err_t check_all(struct core *core, const struct topic *topic, const struct publish *publish,
                        bool *ok)
 {
-    *ok = true;
     for (uint32_t index = 0; index < publish->count; index++) {
         TRY(check(core, topic, &publish->messages[index], &publish->results[index]));
+    }
+    TRY(check_keys(topic, publish));
+    *ok = true;
+    for (uint32_t index = 0; index < publish->count; index++) {
         *ok = *ok && publish->results[index].code == ERR_NONE;
     }
     for (uint32_t index = 0; !*ok && index < publish->count; index++) {
