@@ -298,7 +298,9 @@ void model_note_unmoved(struct model *model, const struct reply *reply, uint32_t
                      "a PEEK of the delivery queue lists message %u:%llu, which is not in it",
                      delivery->shard_id, (unsigned long long)delivery->sequence);
         const struct model_entry *entry = &lane->entries[delivery->sequence];
-        if (entry->state == delivery->state && entry->due_ms == delivery->due_ms) {
+        bool unmoved = entry->state == delivery->state && entry->due_ms == delivery->due_ms;
+        bool due = bitmap_test(lane->busy, delivery->sequence) && entry->due_ms <= model->doubt_ms;
+        if (unmoved && due) {
             bitmap_set(lane->seen, delivery->sequence);
         }
     }

@@ -62,30 +62,37 @@ static void expect_refused(const struct model *model, const struct publish *publ
     }
 }
 
-/* Why this message cannot be published beside what is there and what comes before it in its batch.
- */
+static bool is_placed(const struct model *model, const struct model_topic *topic,
+                      const struct message_in *message)
+{
+    const struct model_shard *shard = model_shard(model, message->shard_id);
+    return shard != NULL && shard->topic == topic;
+}
+
+/* Why this message cannot be published beside what is there and, all or none, what comes first
+ * under its key. */
 static enum err_code objection(const struct model *model, const struct model_topic *topic,
                                const struct publish *publish, uint32_t index)
 {
     const struct message_in *message = &publish->messages[index];
-    const struct model_shard *shard = model_shard(model, message->shard_id);
     const struct model_first *first = first_of(topic, message);
-    if (shard == NULL || shard->topic != topic) {
+    if (!is_placed(model, topic, message)) {
         return ERR_NOT_FOUND;
     }
     if (first == NULL) {
         return ERR_NONE;
     }
+    uint64_t payload_hash = message->payload_hash;
     if (first->expires_ms > model->now_ms) {
-        return first->payload_hash == message->payload_hash ? ERR_NONE : ERR_IDEMPOTENCY_REUSED;
-    }
-    for (uint32_t earlier = 0; publish->atomic && earlier < index; earlier++) {
-        const struct message_in *other = &publish->messages[earlier];
-        if (first_of(topic, other) == first && other->payload_hash != message->payload_hash) {
-            return ERR_IDEMPOTENCY_REUSED;
+        payload_hash = first->payload_hash;
+    } else {
+        for (uint32_t earlier = index; publish->atomic && earlier-- > 0;) {
+            const struct message_in *other = &publish->messages[earlier];
+            bool same = first_of(topic, other) == first && is_placed(model, topic, other);
+            payload_hash = same ? other->payload_hash : payload_hash;
         }
     }
-    return ERR_NONE;
+    return payload_hash == message->payload_hash ? ERR_NONE : ERR_IDEMPOTENCY_REUSED;
 }
 
 /* All or none: one that is refused takes the others with it. */
