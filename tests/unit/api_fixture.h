@@ -123,6 +123,11 @@ void http_respond(struct http_exchange *of, int status, const char *content_type
         answer.body = *body;
         buf_init(body, 0);
     }
+    if (strstr(answer.content_type, "json") != NULL) {
+        answer.json = json_loadb((const char *)answer.body.data, answer.body.size,
+                                 JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+        assert_non_null(answer.json); /* what says it is JSON is JSON */
+    }
 }
 
 const struct http_counters *http_server_counters(const struct http_server *server)
@@ -435,11 +440,6 @@ UNUSED static void call(enum http_method method, const char *path, const char *h
 {
     send_bytes(method, path, headers, body == NULL ? span_of(NULL, 0) : span_text(body));
     assert_true(fake.hold || answer.done);
-    if (answer.done && strstr(answer.content_type, "json") != NULL) {
-        answer.json = json_loadb((const char *)answer.body.data, answer.body.size,
-                                 JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
-        assert_non_null(answer.json); /* what says it is JSON is JSON */
-    }
 }
 
 UNUSED static json_t *member(const json_t *of, const char *name)
