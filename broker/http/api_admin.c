@@ -89,7 +89,6 @@ static void peek_on_done(struct router_operation *operation)
     struct buf buf;
     struct out out;
     if (api_failed(peek->request, operation)) {
-        router_release(operation);
         return;
     }
     api_answer_begin(peek->request, &buf, &out);
@@ -109,7 +108,6 @@ static void peek_on_done(struct router_operation *operation)
     api_out_next(&out, peek->peek.more, span_text(cursor));
     out_end(&out);
     api_answer(peek->request, 200, &buf);
-    router_release(operation);
 }
 
 static err_t read_state(const struct api_request *request, enum message_state *out)
@@ -168,12 +166,10 @@ static void change_on_done(struct router_operation *operation)
     struct buf buf;
     struct out out;
     if (api_failed(request, operation)) {
-        router_release(operation);
         return;
     }
     if (change->one && change->change.count == 0) {
         api_problem(request, ERR_NOT_FOUND, "id: there is no such dead letter");
-        router_release(operation);
         return;
     }
     api_answer_begin(request, &buf, &out);
@@ -191,7 +187,6 @@ static void change_on_done(struct router_operation *operation)
     }
     out_end(&out);
     api_answer(request, 200, &buf);
-    router_release(operation);
 }
 
 static err_t change_begin(struct api_request *request, enum command_type type,
@@ -471,7 +466,6 @@ static void shards_on_stats(struct router_operation *operation)
             api_fail(shards->request, err);
         }
     }
-    router_release(operation);
 }
 
 err_t api_shard_list(struct api_request *request)

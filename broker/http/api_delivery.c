@@ -88,7 +88,6 @@ static void pull_on_done(struct router_operation *operation)
     if (!api_failed(pull->request, operation)) {
         answer_pulled(pull);
     }
-    router_release(operation);
 }
 
 static void pull_on_abandon(struct http_exchange *exchange)
@@ -245,7 +244,6 @@ static void settle_on_done(struct router_operation *operation)
     } else {
         answer_settled(settle);
     }
-    router_release(operation);
 }
 
 static err_t read_receipts(struct api_request *request, struct settle_request *settle)

@@ -248,7 +248,6 @@ static void publish_on_done(struct router_operation *operation)
     } else {
         api_problem(request, result->code, operation->result.detail);
     }
-    router_release(operation);
 }
 
 static err_t check_size(const struct api_request *request, const char *field, size_t size)
@@ -429,7 +428,6 @@ static void batch_on_done(struct router_operation *operation)
         out_end(&out);
         api_answer(request, published == publish->count ? 201 : 207, &buf);
     }
-    router_release(operation);
 }
 
 err_t api_batch_publish(struct api_request *request)

@@ -212,7 +212,6 @@ static void metrics_on_stats(struct router_operation *operation)
     if (err != NULL) {
         api_fail(request, err);
     }
-    router_release(operation);
 }
 
 err_t api_metrics_get(struct api_request *request)

@@ -39,7 +39,8 @@ struct api_request {
     const struct route *route;
     struct span topic;
     struct span sub;
-    bool msgpack; /* what the answer is to be */
+    struct router_operation *operation; /* the present one, released when the exchange ends */
+    bool msgpack;                       /* what the answer is to be */
     uint32_t parameter_count;
     struct api_parameter parameters[API_PARAMETERS_MAX];
 };
@@ -74,11 +75,14 @@ err_t api_alloc(struct api_request *request, size_t count, size_t size, void *ou
 err_t api_find_topic(const struct api_request *request, struct catalog_topic **out) MUST_CHECK;
 err_t api_find_sub(const struct api_request *request, struct catalog_sub **out) MUST_CHECK;
 
-/* Sets up the common head of an operation. */
+/* Sets up the common head of an operation, in the request's memory. The one before it is over. What
+ * an operation gave may be read until the exchange is ended. */
 void api_operation(struct api_request *request, struct router_operation *operation,
                    router_done done);
 
 /* ---- answering ---- */
+
+/* Whatever ends the exchange also ends the life of the request and of all its memory. */
 
 /* Begins the document of an answer in an empty buf. */
 void api_answer_begin(const struct api_request *request, struct buf *buf, struct out *out);

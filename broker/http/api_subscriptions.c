@@ -123,7 +123,6 @@ static void view_on_stats(struct router_operation *operation)
             api_fail(view->request, err);
         }
     }
-    router_release(operation);
 }
 
 static void view_start(struct sub_view *view, struct api_request *request)
@@ -222,7 +221,6 @@ static void change_on_done(struct router_operation *operation)
     bool created = change->configure.change.created;
     if (operation->result.code == ERR_PRECONDITION && !change->conditional &&
         change->tries < CHANGE_TRIES_MAX) {
-        router_release(operation);
         err_t err = change_start(change);
         if (err != NULL) {
             api_fail(request, err);
@@ -230,7 +228,6 @@ static void change_on_done(struct router_operation *operation)
         return;
     }
     bool failed = api_failed(request, operation);
-    router_release(operation);
     if (!failed) {
         change->view.status = created ? 201 : 200;
         view_start(&change->view, request);
@@ -317,7 +314,6 @@ static void sub_on_delete(struct router_operation *operation)
     if (!api_failed(request, operation)) {
         api_answer_empty(request, 204);
     }
-    router_release(operation);
 }
 
 err_t api_sub_delete(struct api_request *request)

@@ -107,7 +107,6 @@ static void topic_on_put(struct router_operation *operation)
             api_problem(request, ERR_CONFLICT, "the topic was deleted meanwhile");
         }
     }
-    router_release(operation);
 }
 
 static err_t read_retention(struct span document, struct topic_settings *settings)
@@ -157,7 +156,6 @@ static void topic_on_delete(struct router_operation *operation)
     if (!api_failed(request, operation)) {
         api_answer_empty(request, 204);
     }
-    router_release(operation);
 }
 
 err_t api_topic_delete(struct api_request *request)
