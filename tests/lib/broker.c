@@ -41,11 +41,12 @@ static const char *program(void)
     return path != NULL ? path : "./flared"; /* tests run in the build directory */
 }
 
-static void launch(struct broker *broker, const struct broker_options *options)
+void broker_launch(struct broker *broker, const struct broker_options *options)
 {
     const char *arguments[BROKER_ARGUMENTS_MAX + 8];
     size_t count = 0;
     memset(broker, 0, sizeof *broker);
+    broker->start_us = broker_now_us();
     tmpdir_init(&broker->tmpdir);
     tmpdir_file(&broker->tmpdir, "flared.log", broker->log_path);
     arguments[count++] = program();
@@ -86,15 +87,13 @@ static void fail_start(struct broker *broker)
     fail();
 }
 
-void broker_start(struct broker *broker, const struct broker_options *options)
+void broker_await(struct broker *broker)
 {
-    uint64_t start_us = broker_now_us();
     char line[PROCESS_LINE_SIZE];
-    launch(broker, options);
     if (!process_read_line(&broker->process, line, sizeof line, BROKER_TIMEOUT_MS)) {
         fail_start(broker);
     }
-    broker->ready_us = broker_now_us() - start_us;
+    broker->ready_us = broker_now_us() - broker->start_us;
     json_t *ready = json_loads(line, 0, NULL);
     const char *http = json_string_value(json_object_get(ready, "http"));
     const char *data = json_string_value(json_object_get(ready, "data"));
@@ -107,10 +106,16 @@ void broker_start(struct broker *broker, const struct broker_options *options)
     json_decref(ready);
 }
 
+void broker_start(struct broker *broker, const struct broker_options *options)
+{
+    broker_launch(broker, options);
+    broker_await(broker);
+}
+
 int broker_refused(const struct broker_options *options, char *log, size_t size)
 {
     struct broker broker;
-    launch(&broker, options);
+    broker_launch(&broker, options);
     int status = process_wait(&broker.process, BROKER_TIMEOUT_MS);
     char *text = broker_log(&broker);
     (void)snprintf(log, size, "%s", text);

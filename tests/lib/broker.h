@@ -13,6 +13,7 @@ enum { BROKER_TIMEOUT_MS = 30000, BROKER_ARGUMENTS_MAX = 16 };
 struct broker {
     struct process process;
     uint16_t port;
+    uint64_t start_us;
     uint64_t ready_us; /* from the start to the line that says it is ready */
     char data[TMPDIR_PATH_SIZE];
     struct tmpdir tmpdir; /* of the log, and of the data of an ephemeral one */
@@ -27,6 +28,9 @@ struct broker_options {
 
 /* Ends the test when it does not come up. */
 void broker_start(struct broker *broker, const struct broker_options *options);
+/* The two halves of that; in between it may be killed. */
+void broker_launch(struct broker *broker, const struct broker_options *options);
+void broker_await(struct broker *broker);
 /* Starts it where it must refuse: its exit status, and in `log` (terminated, cut to fit) what it
  * said. */
 int broker_refused(const struct broker_options *options, char *log, size_t size);
