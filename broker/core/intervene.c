@@ -70,15 +70,33 @@ err_t inspect_redrive(struct core *core, const struct redrive *redrive, struct r
     return NULL;
 }
 
-/* Moves the cursor forward: what it passes is done, and is released in steps. */
+/* Of one chunk, if there is one: what the cursor passes on its way to `target` is done. */
+static err_t skip_in_chunk(struct core *core, struct lane *lane, uint64_t number, uint64_t target)
+{
+    uint64_t base = number * CHUNK_SIZE;
+    uint64_t first = lane->cursor > base ? lane->cursor - base : 0;
+    uint64_t end = target - base < CHUNK_SIZE ? target - base : CHUNK_SIZE;
+    struct chunk *chunk = NULL;
+    TRY(chunk_get(core, lane, number, false, &chunk));
+    if (chunk != NULL) {
+        chunk_skip(core, chunk, (uint32_t)first, (uint32_t)end);
+    }
+    return NULL;
+}
+
+/* Moves the cursor forward: what it passes is done, and is released in steps. The chunk it is in may
+ * be in memory only; those after it are there, without content, when it has been moved back before
+ * and they still wait for a due time. */
 static err_t skip_to(struct core *core, struct lane *lane, uint64_t target)
 {
-    uint64_t base = lane->cursor / CHUNK_SIZE * CHUNK_SIZE;
-    uint64_t end = target < base + CHUNK_SIZE ? target : base + CHUNK_SIZE;
-    struct chunk *chunk = NULL;
-    TRY(chunk_get(core, lane, lane->cursor / CHUNK_SIZE, false, &chunk));
-    if (chunk != NULL) {
-        chunk_skip(core, chunk, (uint32_t)(lane->cursor - base), (uint32_t)(end - base));
+    uint64_t number = lane->cursor / CHUNK_SIZE;
+    TRY(skip_in_chunk(core, lane, number, target));
+    for (;;) {
+        TRY(delivery_next_chunk(core, lane, STORE_DELIVERY, number + 1, &number));
+        if (number > target / CHUNK_SIZE) {
+            break;
+        }
+        TRY(skip_in_chunk(core, lane, number, target));
     }
     TRY(release_sweep(core, lane->shard, lane->sub->id, lane->cursor, target));
     lane->cursor = target;
@@ -133,8 +151,12 @@ static err_t go_back_to(struct core *core, struct lane *lane, uint64_t target)
 {
     const uint32_t all =
         1U << MESSAGE_LEASED | 1U << MESSAGE_SCHEDULED | 1U << MESSAGE_READY | 1U << MESSAGE_DEAD;
+    struct chunk *chunk = NULL;
+    TRY(chunk_get(core, lane, lane->cursor / CHUNK_SIZE, false, &chunk)); /* may be in memory only */
+    if (chunk != NULL) {
+        TRY(delivery_reset(core, chunk, target, all));
+    }
     for (uint64_t number = target / CHUNK_SIZE;; number++) {
-        struct chunk *chunk = NULL;
         TRY(delivery_next_chunk(core, lane, STORE_DELIVERY, number, &number));
         if (number == UINT64_MAX) {
             break;
