@@ -15,7 +15,7 @@ LAYERS = {
     "broker/http": 4, "broker/session": 4, "broker/push": 4, "broker/console": 4, "client": 4,
     "broker": 5, "tools": 6, "tests": 7,
 }
-ALSO = {"broker/core": {"storage/store.h"}}
+ALSO = {"broker/core": {"storage/store.h", "storage/tables.def"}}
 ONLY = {"client": {"broker/wire", "broker/base"}}
 
 # <header> -> folders that may include it; a header that is not here belongs to libc.
