@@ -5,6 +5,7 @@ enum {
                           failure */
     TICKS_MAX = 100000,
     TICK_BUDGET = 5000,
+    DRAIN_STEP_MS = 2000,
     PULL_MAX = WORKLOAD_SETTLE_MAX,
 };
 
@@ -95,8 +96,8 @@ static void tick(struct workload *workload, struct volume *volume)
     run(workload, volume, &stats);
 }
 
-/* Ticks when the machine says that something is due, moving the clock there. False: nothing will
- * ever be. */
+/* Ticks when the machine says that something is due, moving the clock there and a little on. False:
+ * nothing will ever be. */
 static bool tick_when_due(struct workload *workload, struct volume *volume)
 {
     uint64_t due_ms = engine_next_due_ms(&volume->engine);
@@ -104,6 +105,7 @@ static bool tick_when_due(struct workload *workload, struct volume *volume)
         return false;
     }
     workload->now_ms = due_ms > workload->now_ms ? due_ms : workload->now_ms;
+    workload->now_ms += random_below(&workload->random, DRAIN_STEP_MS);
     tick(workload, volume);
     return true;
 }
@@ -127,6 +129,7 @@ static void resume(struct workload *workload, struct volume *volume, const struc
     command.sub_put =
         (struct sub_put){.sub_id = sub->id, .topic_id = sub->topic->id, .settings = sub->settings};
     command.sub_put.settings.paused = false;
+    command.sub_put.settings.max_in_flight = 0;
     run(workload, volume, &command);
 }
 
