@@ -1,5 +1,5 @@
-/* The HTTP API: what requests mean (SPEC, "HTTP API"). Sits between the server (server.h) and the
- * router (volume/router.h) and runs on their loop's thread only.
+/* The HTTP API: what requests mean (SPEC, "HTTP API"). It sits between the server (server.h) and
+ * the router (volume/router.h) and runs on their loop's thread only.
  *
  * api_on_request and api_on_problem are the server's hooks, with the api as `user`. Every request
  * is answered exactly once, from the call or later from a router callback; what it needs meanwhile

@@ -181,6 +181,8 @@ static void change_on_done(struct router_operation *operation)
                   change->change.count);
     if (type == COMMAND_REDRIVE) {
         out_field_bool(&out, "more", change->change.more);
+        metrics_add(&request->api->options.metrics->messages_redriven_total,
+                    change->dry_run ? 0 : change->change.count);
     }
     if (type != COMMAND_PURGE) {
         out_field_bool(&out, "dry_run", change->dry_run);

@@ -69,15 +69,18 @@ static void answer_pulled(struct pull_request *pull)
     out_map(&out);
     out_name(&out, "messages");
     out_array(&out);
+    uint64_t delivered = 0;
     const struct reply *reply = NULL;
     while ((reply = router_reply_next(operation, reply)) != NULL) {
         uint32_t count = reply_delivery_count(reply);
+        delivered += count;
         for (uint32_t index = 0; index < count; index++) {
             delivery_print(&out, pull->sub_id, reply, reply_delivery(reply, index));
         }
     }
     out_end(&out);
     out_end(&out);
+    metrics_add(&request->api->options.metrics->messages_delivered_total, delivered);
     api_answer(request, 200, &buf);
 }
 
@@ -226,6 +229,18 @@ static void answer_unsettled(struct settle_request *settle, enum err_code code, 
     api_problem_end(settle->request, code, &buf, &out);
 }
 
+static void count_settled(const struct settle_request *settle, uint32_t failed)
+{
+    struct metrics *metrics = settle->request->api->options.metrics;
+    _Atomic uint64_t *const counters[] = {
+        [ROUTER_ACK] = &metrics->messages_acknowledged_total,
+        [ROUTER_NACK] = &metrics->messages_nacked_total,
+        [ROUTER_EXTEND] = &metrics->leases_extended_total,
+    };
+    metrics_add(counters[settle->settle.kind], settle->settle.count - failed);
+    metrics_add(&metrics->receipts_refused_total, failed);
+}
+
 static void settle_on_done(struct router_operation *operation)
 {
     struct settle_request *settle = operation->user;
@@ -239,10 +254,13 @@ static void settle_on_done(struct router_operation *operation)
     }
     if (code != ERR_NONE && code != ERR_LEASE_LOST) {
         api_problem(settle->request, code, operation->result.detail);
-    } else if (failed > 0) {
-        answer_unsettled(settle, first, failed);
     } else {
-        answer_settled(settle);
+        count_settled(settle, failed);
+        if (failed > 0) {
+            answer_unsettled(settle, first, failed);
+        } else {
+            answer_settled(settle);
+        }
     }
 }
 

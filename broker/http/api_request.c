@@ -378,11 +378,12 @@ void api_fail(struct api_request *request, err_t err)
     err_free(err);
 }
 
-void api_on_problem(void *api, enum err_code code, const char *detail, struct buf *body,
+void api_on_problem(void *user, enum err_code code, const char *detail, struct buf *body,
                     const char **content_type)
 {
-    (void)api;
+    const struct api *api = user;
     struct out out;
+    metrics_count_status(api->options.metrics, err_status(code));
     out_init(&out, body, false);
     problem_print(&out, code, detail == NULL ? "" : detail, 0);
     out_end(&out);

@@ -141,6 +141,45 @@ static void metrics_show_what_there_is(void **state)
     }
 }
 
+/* What clients publish, get and settle is counted, failures and repetitions apart. */
+static void messages_are_counted(void **state)
+{
+    (void)state;
+    const struct metrics *metrics = &fixture_metrics;
+    fake.item_codes[1] = ERR_NO_SPACE;
+    call(HTTP_METHOD_POST, "/v1/topics/orders/batch", NULL,
+         "{\"messages\":[{\"body\":\"abc\"},{\"body\":\"de\"}]}");
+    assert_int_equal(metrics_get(&metrics->messages_published_total), 1);
+    assert_int_equal(metrics_get(&metrics->messages_published_bytes_total), 3);
+    fake.replayed = true;
+    call(HTTP_METHOD_POST, "/v1/topics/orders/messages", NULL, "abc");
+    assert_int_equal(metrics_get(&metrics->messages_published_total), 1);
+    assert_int_equal(metrics_get(&metrics->messages_deduplicated_total), 1);
+    const struct delivery delivery = {.shard_id = 1, .state = MESSAGE_LEASED};
+    buf_append(&fake.reply.items, &delivery, sizeof delivery);
+    fake.has_reply = true;
+    call(HTTP_METHOD_POST, "/v1/topics/orders/subscriptions/billing/pull", NULL, NULL);
+    assert_int_equal(metrics_get(&metrics->messages_delivered_total), 1);
+    char text[RECEIPT_TEXT_SIZE];
+    char body[256];
+    const struct receipt receipt = {.sub_id = 2, .shard_id = 1};
+    receipt_format(&receipt, text);
+    (void)snprintf(body, sizeof body, "{\"receipts\":[\"%s\",\"%s\"]}", text, text);
+    fake.item_codes[1] = ERR_LEASE_LOST;
+    call(HTTP_METHOD_POST, "/v1/topics/orders/subscriptions/billing/ack", NULL, body);
+    call(HTTP_METHOD_POST, "/v1/topics/orders/subscriptions/billing/nack", NULL, body);
+    call(HTTP_METHOD_POST, "/v1/topics/orders/subscriptions/billing/extend", NULL, body);
+    assert_int_equal(metrics_get(&metrics->messages_acknowledged_total), 1);
+    assert_int_equal(metrics_get(&metrics->messages_nacked_total), 1);
+    assert_int_equal(metrics_get(&metrics->leases_extended_total), 1);
+    assert_int_equal(metrics_get(&metrics->receipts_refused_total), 3);
+    fake.count = 4;
+    call(HTTP_METHOD_POST, "/v1/topics/orders/subscriptions/billing/redrive", NULL, NULL);
+    call(HTTP_METHOD_POST, "/v1/topics/orders/subscriptions/billing/redrive", NULL,
+         "{\"dry_run\":true}");
+    assert_int_equal(metrics_get(&metrics->messages_redriven_total), 4);
+}
+
 /* Volumes that cannot answer do not hide the page that says they have failed. */
 static void metrics_survive_a_failed_volume(void **state)
 {
@@ -156,9 +195,10 @@ static void metrics_survive_a_failed_volume(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(status_shows_the_broker),       TEST(health_is_to_answer),
-        TEST(readiness_names_what_is_wrong), TEST(the_log_level_changes),
-        TEST(metrics_show_what_there_is),    TEST(metrics_survive_a_failed_volume),
+        TEST(status_shows_the_broker),         TEST(health_is_to_answer),
+        TEST(readiness_names_what_is_wrong),   TEST(the_log_level_changes),
+        TEST(metrics_show_what_there_is),      TEST(messages_are_counted),
+        TEST(metrics_survive_a_failed_volume),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
