@@ -209,9 +209,7 @@ bool api_take_start(struct span value, enum start_at *start, uint64_t *start_val
     return *start != START_TIME || in_time(text, start_value);
 }
 
-/* Gives back the replies of the request's operation, which have been read. Its memory, and the
- * request's, is gone once the exchange has ended, so this comes before. */
-static void release_operation(struct api_request *request)
+void api_operation_end(struct api_request *request)
 {
     if (request->operation != NULL) {
         router_release(request->operation);
@@ -222,7 +220,7 @@ static void release_operation(struct api_request *request)
 void api_operation(struct api_request *request, struct router_operation *operation,
                    router_done done)
 {
-    release_operation(request);
+    api_operation_end(request);
     request->operation = operation;
     list_init(&operation->calls); /* nothing to release until it is started */
     operation->arena = &request->exchange->arena;
@@ -247,7 +245,7 @@ void api_answer_text(struct api_request *request, int status, const char *conten
     metrics_count_status(metrics, status);
     metrics_observe(&metrics->http_request_duration_seconds,
                     now_us > received_us ? now_us - received_us : 0);
-    release_operation(request);
+    api_operation_end(request);
     http_respond(request->exchange, status, content_type, buf);
 }
 

@@ -79,6 +79,10 @@ err_t api_find_sub(const struct api_request *request, struct catalog_sub **out) 
  * an operation gave may be read until the exchange is ended. */
 void api_operation(struct api_request *request, struct router_operation *operation,
                    router_done done);
+/* Gives back the replies of the request's operation. Ending the exchange does it as well, since all
+ * of this memory is gone after that; it is called before an operation's memory is used for the
+ * next. */
+void api_operation_end(struct api_request *request);
 
 /* ---- answering ---- */
 

@@ -221,6 +221,7 @@ static void change_on_done(struct router_operation *operation)
     bool created = change->configure.change.created;
     if (operation->result.code == ERR_PRECONDITION && !change->conditional &&
         change->tries < CHANGE_TRIES_MAX) {
+        api_operation_end(request);
         err_t err = change_start(change);
         if (err != NULL) {
             api_fail(request, err);

@@ -111,7 +111,6 @@ void http_response_header(struct http_exchange *of, const char *name, struct spa
 
 void http_respond(struct http_exchange *of, int status, const char *content_type, struct buf *body)
 {
-    (void)of;
     assert_false(answer.done); /* a request is answered once */
     answer.done = true;
     answer.status = status;
@@ -123,6 +122,7 @@ void http_respond(struct http_exchange *of, int status, const char *content_type
         answer.body = *body;
         buf_init(body, 0);
     }
+    arena_reset(&of->arena); /* ends the request and all of its memory, as the server does */
     if (strstr(answer.content_type, "json") != NULL) {
         answer.json = json_loadb((const char *)answer.body.data, answer.body.size,
                                  JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
@@ -214,6 +214,8 @@ static void fake_start(enum fake_kind kind, struct router_operation *operation)
 {
     assert_non_null(operation->arena);
     assert_non_null(operation->done);
+    list_init(&operation->calls);
+    operation->router = (struct router *)(void *)&fake; /* started: one release is due */
     fake.kind = kind;
     fake.operation = operation;
     fake.started++;
@@ -277,8 +279,10 @@ const struct reply *router_reply_next(const struct router_operation *operation,
 
 void router_release(struct router_operation *operation)
 {
-    (void)operation;
-    fake.released++;
+    assert_true(
+        list_empty(&operation->calls)); /* it is where and what it was when it was started */
+    fake.released += operation->router != NULL;
+    operation->router = NULL;
 }
 
 uint64_t router_payload_hash(struct span key, struct span attributes, struct span body)
