@@ -20,8 +20,10 @@
 enum {
     META_VERSION = 1,
     META_SIZE = 72,
-    REPLAY_BYTES_DEFAULT = 16 * 1024 * 1024,
-    CACHE_DEFAULT = 8192,
+    REPLAY_BYTES = 16 * 1024 * 1024,
+    SLACK_SIZE = 32 * 1024 * 1024,
+    SEGMENT_ENTRIES = 4096,
+    CACHED_MAX = 8192,
     MESSAGE_SIZE_MAX = 64 * 1024 * 1024, /* of any record; requests are bounded well below */
     IDLE_MS = 2000, /* without a publish for so long, the log's tail is indexed so that dead
                        segments can go */
@@ -445,6 +447,16 @@ static const struct machine_ops core_ops = {
     .destroy = core_destroy,
 };
 
+static void set_usual(struct core_options *options)
+{
+    options->replay_bytes = options->replay_bytes == 0 ? REPLAY_BYTES : options->replay_bytes;
+    options->slack_size = options->slack_size == 0 ? SLACK_SIZE : options->slack_size;
+    options->segment_entries =
+        options->segment_entries == 0 ? SEGMENT_ENTRIES : options->segment_entries;
+    options->chunks_max = options->chunks_max == 0 ? CACHED_MAX : options->chunks_max;
+    options->blocks_max = options->blocks_max == 0 ? CACHED_MAX : options->blocks_max;
+}
+
 err_t core_create(const struct core_options *options, struct machine **out)
 {
     struct pool own;
@@ -456,10 +468,7 @@ err_t core_create(const struct core_options *options, struct machine **out)
     core->own = own;
     core->machine.ops = &core_ops;
     core->options = *options;
-    core->options.replay_bytes =
-        options->replay_bytes == 0 ? REPLAY_BYTES_DEFAULT : options->replay_bytes;
-    core->options.chunks_max = options->chunks_max == 0 ? CACHE_DEFAULT : options->chunks_max;
-    core->options.blocks_max = options->blocks_max == 0 ? CACHE_DEFAULT : options->blocks_max;
+    set_usual(&core->options);
     map_init(&core->topics);
     map_init(&core->shards);
     map_init(&core->subs);

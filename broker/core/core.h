@@ -18,10 +18,14 @@
 
 #include "broker/core/machine.h"
 
+/* 0 stands for the usual value; the simulation sets the least, so that what is rare happens all the
+ * time. */
 struct core_options {
-    uint64_t replay_bytes; /* of log read again at start; 0: 16 MiB */
-    uint32_t chunks_max;   /* kept in memory between batches; 0: 8192 */
-    uint32_t blocks_max;   /* likewise; 0: 8192 */
+    uint64_t replay_bytes;    /* of log read again at start; 16 MiB */
+    uint64_t slack_size;      /* bytes of log nobody needs that may be left lying; 32 MiB */
+    uint32_t segment_entries; /* of the log in one segment; 4096 */
+    uint32_t chunks_max;      /* kept in memory between batches; 8192 */
+    uint32_t blocks_max;      /* likewise; 8192 */
 };
 
 err_t core_create(const struct core_options *options, struct machine **out) MUST_CHECK;

@@ -10,7 +10,6 @@ enum {
     SEGMENT_VERSION = 1,
     SEGMENT_VALUE_SIZE = 24,
     SPARSE_SHARE = 2, /* less than one in so many entries needed: the segment is sparse */
-    SLACK_SIZE = 32 * 1024 * 1024, /* bytes nobody needs that may be left lying */
 };
 
 static uint32_t segment_of(uint64_t position)
@@ -256,8 +255,8 @@ err_t msglog_append(struct core *core, const struct record *record, struct msglo
         TRY(msglog_finish_row(core));
     }
     struct segment *tail = log->tail;
-    if (row->size == 0 && (tail->entries >= SEGMENT_ENTRIES_MAX || tail->size >= SEGMENT_SIZE_MAX ||
-                           tail->rows >= SEGMENT_ROWS_MAX)) {
+    if (row->size == 0 && (tail->entries >= core->options.segment_entries ||
+                           tail->size >= SEGMENT_SIZE_MAX || tail->rows >= SEGMENT_ROWS_MAX)) {
         TRY(open_next_segment(core));
         tail = log->tail;
     }
@@ -535,10 +534,12 @@ out:
 }
 
 /* Whether the log holds much more than twice what is needed. */
-static bool is_wasteful(const struct msglog *log)
+static bool is_wasteful(const struct core *core)
 {
+    const struct msglog *log = &core->log;
     uint64_t needed = SPARSE_SHARE * log->live;
-    return log->entries > needed && log->size / log->entries * (log->entries - needed) > SLACK_SIZE;
+    return log->entries > needed &&
+           log->size / log->entries * (log->entries - needed) > core->options.slack_size;
 }
 
 err_t msglog_clean(struct core *core, uint64_t checkpoint, bool *worked)
@@ -553,7 +554,7 @@ err_t msglog_clean(struct core *core, uint64_t checkpoint, bool *worked)
         *worked = true;
         return delete_segment(core, segment);
     }
-    if (is_wasteful(&core->log)) {
+    if (is_wasteful(core)) {
         TRY(listed_segment(core, GC_SPARSE, checkpoint, &segment));
     }
     if (segment != NULL) {

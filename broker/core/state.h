@@ -17,7 +17,6 @@ enum {
     ROW_SIZE_MAX =
         8 * 4096 - 16, /* a log row fills whole pages: 16 is LMDB's overflow page header */
     ROW_HEADER_SIZE = 4,
-    SEGMENT_ENTRIES_MAX = 4096,
     SEGMENT_SIZE_MAX = 1024 * 1024,
     SEGMENT_ROWS_MAX = 60000, /* rows are numbered in 16 bits; one record takes up to 530 */
     STATE_COUNT = MESSAGE_DONE + 1,
