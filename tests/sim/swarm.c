@@ -14,6 +14,8 @@ static struct core_options draw_core(struct random *random)
 {
     return (struct core_options){
         .replay_bytes = PICK(random, 1, 4096, 100000, 0),
+        .slack_size = PICK(random, 1, 10000, 0),
+        .segment_entries = PICK32(random, 1, 10, 300, 0),
         .chunks_max = PICK32(random, 1, 2, 16, 0),
         .blocks_max = PICK32(random, 1, 2, 16, 0),
     };
