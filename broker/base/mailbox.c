@@ -66,11 +66,11 @@ static void mailbox_wake(struct mailbox *mailbox)
     }
 }
 
-bool mailbox_send(struct mailbox *mailbox, struct list_link *link)
+static bool mailbox_put(struct mailbox *mailbox, struct list_link *link, size_t count_max)
 {
     assert(!list_linked(link));
     mailbox_lock(mailbox);
-    bool taken = !mailbox->closed && mailbox->count < mailbox->count_max;
+    bool taken = !mailbox->closed && mailbox->count < count_max;
     bool was_empty = mailbox->count == 0;
     if (taken) {
         list_append(&mailbox->messages, link);
@@ -81,6 +81,16 @@ bool mailbox_send(struct mailbox *mailbox, struct list_link *link)
         mailbox_wake(mailbox);
     }
     return taken;
+}
+
+bool mailbox_send(struct mailbox *mailbox, struct list_link *link)
+{
+    return mailbox_put(mailbox, link, mailbox->count_max);
+}
+
+bool mailbox_send_over(struct mailbox *mailbox, struct list_link *link)
+{
+    return mailbox_put(mailbox, link, SIZE_MAX);
 }
 
 void mailbox_send_all(struct mailbox *mailbox, struct list *links, size_t count)
@@ -151,15 +161,24 @@ size_t mailbox_wait(struct mailbox *mailbox, struct list *out, size_t count_max,
     }
     mailbox_lock(mailbox);
     int rc = 0;
-    while (mailbox->count == 0 && !mailbox->closed && rc == 0) {
+    while (mailbox->count == 0 && !mailbox->closed && !mailbox->nudged && rc == 0) {
         rc = timeout_ms == UINT64_MAX
                  ? pthread_cond_wait(&mailbox->changed, &mailbox->lock)
                  : pthread_cond_timedwait(&mailbox->changed, &mailbox->lock, &deadline);
     }
     assert(rc == 0 || rc == ETIMEDOUT);
+    mailbox->nudged = false;
     size_t count = mailbox_move(mailbox, out, count_max);
     mailbox_unlock(mailbox);
     return count;
+}
+
+void mailbox_nudge(struct mailbox *mailbox)
+{
+    mailbox_lock(mailbox);
+    mailbox->nudged = true;
+    mailbox_unlock(mailbox);
+    mailbox_wake(mailbox);
 }
 
 void mailbox_close(struct mailbox *mailbox)

@@ -22,6 +22,7 @@ struct mailbox {
     size_t count;
     size_t count_max;
     bool closed;
+    bool nudged;
     void (*wake)(void *context); /* NULL: the receiver waits on the condition */
     void *wake_context;
 };
@@ -33,6 +34,10 @@ void mailbox_deinit(struct mailbox *mailbox);
 
 /* Takes `link` on true. False: full or closed, and the message stays the caller's. */
 bool mailbox_send(struct mailbox *mailbox, struct list_link *link);
+
+/* The same whatever the bound, so false means closed: for the next step of what has been let in
+ * already. */
+bool mailbox_send_over(struct mailbox *mailbox, struct list_link *link);
 
 /* Takes every element of `links` (`count` of them) whatever the bound: for replies, whose number
  * the requests already bound. Also after mailbox_close: an answer on its way is not lost. */
@@ -46,6 +51,10 @@ size_t mailbox_take(struct mailbox *mailbox, struct list *out, size_t count_max)
  * (UINT64_MAX: for ever). */
 size_t mailbox_wait(struct mailbox *mailbox, struct list *out, size_t count_max,
                     uint64_t timeout_ms);
+
+/* Makes the wait that is under way, or the next one, return at once with nothing: what it waits for
+ * beside messages, a time, may have come. */
+void mailbox_nudge(struct mailbox *mailbox);
 
 /* No more is taken in; waiters wake. What is inside can still be taken. */
 void mailbox_close(struct mailbox *mailbox);

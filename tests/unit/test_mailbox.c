@@ -197,6 +197,46 @@ static void *send_letters(void *context)
     return NULL;
 }
 
+/* What has been let in may go over the bound, but not into a closed mailbox. */
+static void test_send_over(void **state)
+{
+    (void)state;
+    struct mailbox mailbox;
+    struct letter letters[3];
+    struct list out;
+    memset(letters, 0, sizeof letters);
+    list_init(&out);
+    open_mailbox(&mailbox, 1, NULL);
+    assert_true(mailbox_send(&mailbox, &letters[0].link));
+    assert_false(mailbox_send(&mailbox, &letters[1].link));
+    assert_true(mailbox_send_over(&mailbox, &letters[1].link));
+    mailbox_close(&mailbox);
+    assert_false(mailbox_send_over(&mailbox, &letters[2].link));
+    assert_int_equal(mailbox_take(&mailbox, &out, 10), 2);
+    assert_ptr_equal(list_pop(&out), &letters[0].link);
+    assert_ptr_equal(list_pop(&out), &letters[1].link);
+    mailbox_deinit(&mailbox);
+}
+
+/* A nudge ends one wait, the one under way or the next, with nothing. */
+static void test_nudge(void **state)
+{
+    (void)state;
+    struct mailbox mailbox;
+    struct list out;
+    int wakes = 0;
+    list_init(&out);
+    open_mailbox(&mailbox, 1, NULL);
+    mailbox_nudge(&mailbox);
+    assert_int_equal(mailbox_wait(&mailbox, &out, 1, UINT64_MAX), 0);
+    assert_int_equal(mailbox_wait(&mailbox, &out, 1, 1), 0);
+    mailbox_deinit(&mailbox);
+    open_mailbox(&mailbox, 1, &wakes);
+    mailbox_nudge(&mailbox);
+    assert_int_equal(wakes, 1);
+    mailbox_deinit(&mailbox);
+}
+
 /* From many threads every message arrives once, each sender's in the order it sent them. */
 static void test_threads(void **state)
 {
@@ -237,6 +277,7 @@ int main(void)
         cmocka_unit_test(test_bound),      cmocka_unit_test(test_send_all),
         cmocka_unit_test(test_wakes_once), cmocka_unit_test(test_close),
         cmocka_unit_test(test_wait_ends),  cmocka_unit_test(test_close_wakes),
+        cmocka_unit_test(test_send_over),  cmocka_unit_test(test_nudge),
         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
