@@ -1,5 +1,6 @@
 #include "broker/volume/volume.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,8 @@ enum {
     NAME_SIZE = 32,
     TICK_BUDGET = 4096,
     FULL_PERCENT = 90,
+    SPACE_RETRY_MS = 500, /* how long publishes are refused without trying after a full disk */
+    GROWS_MAX = 16,       /* doublings of the map for one batch */
     WOKEN_MAX = 64 * 1024 * 1024,
 };
 
@@ -27,6 +30,7 @@ struct volume {
     struct reply tick_reply;
     struct map armed; /* subscriptions to tell about */
     uint64_t maintained_ms;
+    uint64_t space_retry_ms; /* monotonic: until then a commit has no space for publishes */
     bool full;
     bool failed;
 
@@ -44,6 +48,11 @@ struct attempt {
 static bool is_space(enum err_code code)
 {
     return code == ERR_NO_SPACE || code == ERR_MAP_FULL;
+}
+
+static uint64_t mono_ms(const struct volume *volume)
+{
+    return clock_mono_us(volume->options.clock) / 1000;
 }
 
 static void clear_reply(struct reply *reply)
@@ -72,9 +81,7 @@ static void fail_volume(struct volume *volume, err_t err)
     LOG_ERROR("volume failed", LOG_TEXT("volume", volume->name), LOG_ERR(err));
 }
 
-/* Refuses a call whatever it asks; a publish tells it of each message, a settlement of each
- * receipt. */
-static void refuse(struct call *call, enum err_code code, const char *detail)
+void volume_refuse(struct call *call, enum err_code code, const char *detail)
 {
     struct command *command = &call->command;
     clear_reply(&call->reply);
@@ -94,9 +101,10 @@ static void refuse(struct call *call, enum err_code code, const char *detail)
 
 static void refuse_batch(struct volume *volume, enum err_code code, const char *detail)
 {
+    clear_effects(&volume->effects);
     for (struct list_link *link = list_first(&volume->batch); link != NULL;
          link = list_next(&volume->batch, link)) {
-        refuse(container_of(link, struct call, link), code, detail);
+        volume_refuse(container_of(link, struct call, link), code, detail);
     }
 }
 
@@ -209,14 +217,23 @@ static void refuse_alone(struct volume *volume, const struct attempt *attempt)
     list_remove(&attempt->call->link);
     list_append(&alone, &attempt->call->link);
     LOG_ERROR("command refused", LOG_TEXT("volume", volume->name), LOG_ERR(attempt->err));
-    refuse(attempt->call, err_code(attempt->err), err_message(attempt->err));
+    volume_refuse(attempt->call, err_code(attempt->err), err_message(attempt->err));
     mailbox_send_all(attempt->call->reply_to, &alone, 1);
+}
+
+static void note_no_space(struct volume *volume, err_t err)
+{
+    if (!volume->full) {
+        LOG_WARN("volume full", LOG_TEXT("volume", volume->name), LOG_ERR(err));
+    }
+    volume->full = true;
+    volume->space_retry_ms = mono_ms(volume) + SPACE_RETRY_MS;
 }
 
 /* Runs the batch until it is committed or refused. */
 static void run_batch(struct volume *volume)
 {
-    bool grown = true;
+    uint32_t grows = 0;
     bool no_space = volume->full;
     for (;;) {
         struct attempt attempt = try_batch(volume, no_space);
@@ -224,15 +241,15 @@ static void run_batch(struct volume *volume)
             return;
         }
         enum err_code code = err_code(attempt.err);
-        if (code == ERR_MAP_FULL && grown) {
+        if (code == ERR_MAP_FULL && grows < GROWS_MAX) {
             err_t err = store_grow(volume->store);
-            grown = err == NULL;
+            grows = err == NULL ? grows + 1 : GROWS_MAX;
             err_free(err);
         } else if (is_space(code) && !no_space) {
             no_space = true;
-            volume->full = true;
-            LOG_WARN("volume full", LOG_TEXT("volume", volume->name), LOG_ERR(attempt.err));
+            note_no_space(volume, attempt.err);
         } else if (is_space(code)) {
+            note_no_space(volume, attempt.err);
             refuse_batch(volume, ERR_NO_SPACE, "the disk is full");
             err_free(attempt.err);
             return;
@@ -254,7 +271,7 @@ static void arm(struct volume *volume)
     for (struct list_link *link = list_first(&volume->batch); link != NULL;
          link = list_next(&volume->batch, link)) {
         struct call *call = container_of(link, struct call, link);
-        if (call->arm && call->reply.items.size == 0 &&
+        if (call->arm && call->reply.code == ERR_NONE && call->reply.items.size == 0 &&
             !map_put(&volume->armed, call->command.pull.sub_id, volume)) {
             /* Without memory to remember it by, tell at once: the pull is tried again. */
             buf_append(&volume->effects.woken, &call->command.pull.sub_id,
@@ -296,10 +313,26 @@ static void tell_woken(struct volume *volume)
             any = true;
         }
     }
+    assert(!volume->woken.failed); /* a lost wake-up is a message that waits for nobody */
     pthread_mutex_unlock(&volume->lock);
     if (any) {
         volume->options.wake(volume->options.wake_context);
     }
+}
+
+/* Whether publishes are to be refused now. */
+static void update_full(struct volume *volume, uint64_t used_size)
+{
+    err_t err = store_reserve(volume->store, volume->options.reserve);
+    uint64_t quota = volume->options.quota;
+    bool over = quota != 0 && used_size >= quota / 100 * FULL_PERCENT;
+    bool full = err != NULL || over || mono_ms(volume) < volume->space_retry_ms;
+    if (full != volume->full) {
+        LOG_WARN(full ? "volume full" : "volume has room again", LOG_TEXT("volume", volume->name),
+                 LOG_U64("used_bytes", used_size));
+    }
+    volume->full = full;
+    err_free(err);
 }
 
 static void update_status(struct volume *volume, size_t commands)
@@ -307,16 +340,7 @@ static void update_status(struct volume *volume, size_t commands)
     struct store_stats stats;
     store_stats(volume->store, &stats);
     if (!volume->failed) {
-        err_t err = store_reserve(volume->store, volume->options.reserve);
-        uint64_t quota = volume->options.quota;
-        bool over = quota != 0 && stats.used_size >= quota / 100 * FULL_PERCENT;
-        bool full = err != NULL || over;
-        if (full != volume->full) {
-            LOG_WARN(full ? "volume full" : "volume has room again",
-                     LOG_TEXT("volume", volume->name), LOG_U64("used_bytes", stats.used_size));
-        }
-        volume->full = full;
-        err_free(err);
+        update_full(volume, stats.used_size);
     }
     pthread_mutex_lock(&volume->lock);
     volume->status.full = volume->full;
@@ -347,6 +371,9 @@ static void serve_batch(struct volume *volume, size_t count)
         refuse_batch(volume, ERR_UNAVAILABLE, "the volume has failed");
         answer(volume);
         return;
+    }
+    if (volume->full) {
+        update_status(volume, 0); /* there may be room again */
     }
     run_batch(volume);
     arm(volume);
@@ -388,8 +415,8 @@ static uint64_t time_to_wait(const struct volume *volume)
     uint64_t due_ms = volume->machine->ops->next_due_ms(volume->machine);
     uint64_t now_ms = clock_wall_ms(volume->options.clock);
     uint64_t wait_ms = due_ms <= now_ms ? 0 : due_ms - now_ms;
-    uint64_t maintain_ms = volume->options.maintain_ms;
-    return due_ms == UINT64_MAX || wait_ms > maintain_ms ? maintain_ms : wait_ms;
+    uint64_t look_ms = volume->full ? SPACE_RETRY_MS : volume->options.maintain_ms;
+    return due_ms == UINT64_MAX || wait_ms > look_ms ? look_ms : wait_ms;
 }
 
 static bool is_due(const struct volume *volume)
@@ -409,10 +436,16 @@ static void *run(void *argument)
             mailbox_take(&volume->mailbox, &volume->waiting, max);
         }
         size_t count = fill_batch(volume);
-        if (count > 0 || is_due(volume)) {
+        if (count > 0) {
             serve_batch(volume, count);
         } else if (mailbox_closed(&volume->mailbox)) {
-            return NULL;
+            /* What has come due and what is left to do in the background go on at the next start.
+             * Something may have come in after the wait and before the closing. */
+            if (mailbox_take(&volume->mailbox, &volume->waiting, max) == 0) {
+                return NULL;
+            }
+        } else if (is_due(volume)) {
+            serve_batch(volume, 0);
         } else {
             update_status(volume, 0);
             maintain(volume);
@@ -471,6 +504,16 @@ out:
 bool volume_send(struct volume *volume, struct call *call)
 {
     return mailbox_send(&volume->mailbox, &call->link);
+}
+
+bool volume_send_over(struct volume *volume, struct call *call)
+{
+    return mailbox_send_over(&volume->mailbox, &call->link);
+}
+
+void volume_wake(struct volume *volume)
+{
+    mailbox_nudge(&volume->mailbox);
 }
 
 void volume_take_woken(struct volume *volume, struct buf *out)

@@ -5,9 +5,10 @@
  * flushes, the next batch gathers.
  *
  * When a commit fails for want of space, the batch is run again with its publishes refused; when
- * that fails too, all of it is refused and nothing has changed. When it fails for any other reason
- * the volume stops for good (a failed flush is never retried): it answers UNAVAILABLE and says why
- * in its status. A command that meets damaged data is refused alone. */
+ * that fails too, all of it is refused and nothing has changed. Publishes are then refused without
+ * trying, and tried again twice a second. When a commit fails for any other reason the volume stops
+ * for good (a failed flush is never retried): it answers UNAVAILABLE and says why in its status. A
+ * command that meets damaged data is refused alone. */
 #ifndef VOLUME_VOLUME_H
 #define VOLUME_VOLUME_H
 
@@ -68,6 +69,16 @@ err_t volume_start(const struct volume_options *options, struct volume **out) MU
 
 /* Takes `call` on true; its reply comes to call->reply_to. False: the mailbox is full or closed. */
 bool volume_send(struct volume *volume, struct call *call);
+/* The same whatever the mailbox's bound, for the next step of something that has been let in.
+ * False: it is closed. */
+bool volume_send_over(struct volume *volume, struct call *call);
+
+/* Gives a call the answer of one that was not served: to all it asks, each message of a publish and
+ * each receipt of a settlement. */
+void volume_refuse(struct call *call, enum err_code code, const char *detail);
+
+/* Makes the thread look at the clock again: the owner of a simulated one has advanced it. */
+void volume_wake(struct volume *volume);
 
 /* Moves the ids of woken subscriptions to the end of `out`. */
 void volume_take_woken(struct volume *volume, struct buf *out);
