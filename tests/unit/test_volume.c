@@ -707,7 +707,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_group_commit),    cmocka_unit_test(test_read_only),
-        cmocka_unit_test(test_failed_flush),    cmocka_unit_test(test_no_space),
+        cmocka_unit_test(test_failed_flush),    cmocka_unit_test(test_early_pull),
+        cmocka_unit_test(test_no_early_pull),   cmocka_unit_test(test_no_space),
         cmocka_unit_test(test_no_space_at_all), cmocka_unit_test(test_quota),
         cmocka_unit_test(test_corrupt),         cmocka_unit_test(test_any_store_call_fails),
         cmocka_unit_test(test_mailbox_full),    cmocka_unit_test(test_batch_bounds),
