@@ -38,8 +38,10 @@ static struct call *publish_call(struct volumes *volumes, struct parts *parts)
 
 static struct call *pull_call(struct volumes *volumes, bool arm)
 {
+    static uint32_t nonce;
     struct call *call = volumes_call(volumes, COMMAND_PULL);
-    call->command.pull = (struct pull){.sub_id = SUB, .max = 1, .size_max = 1024};
+    nonce += 1000; /* no two pulls have the same, as from a sender that draws it */
+    call->command.pull = (struct pull){.sub_id = SUB, .max = 1, .size_max = 1024, .nonce = nonce};
     call->arm = arm;
     return call;
 }
