@@ -80,6 +80,7 @@ struct router_pull {
     struct router_call *call; /* the one that is out */
     bool cancelled;
     bool expired;
+    bool waited; /* it has been in line before */
 };
 
 enum router_settle_kind { ROUTER_ACK, ROUTER_NACK, ROUTER_EXTEND };

@@ -116,6 +116,7 @@ void router_start_pull(struct router *router, struct router_pull *pull)
     pull->call = NULL;
     pull->cancelled = false;
     pull->expired = false;
+    pull->waited = false;
     pull->waiting = (struct list_link){0};
     pull->deadline = (struct heap_node){0};
     pull->waiters = NULL;
@@ -150,7 +151,13 @@ static void wait(struct router_pull *pull)
         ask_all(pull);
         return;
     }
-    list_append(&pull->waiters->waiting, &pull->waiting);
+    /* One that was woken for nothing keeps its place. */
+    if (pull->waited) {
+        list_prepend(&pull->waiters->waiting, &pull->waiting);
+    } else {
+        list_append(&pull->waiters->waiting, &pull->waiting);
+    }
+    pull->waited = true;
     pull->operation.router->waiting++;
 }
 
