@@ -29,7 +29,7 @@
 #include "tests/lib/broker.h"
 
 enum {
-    CYCLES = 100,
+    CYCLES = 200,
     SUBS = 2,
     CONSUMERS = 4, /* the even ones on the first subscription */
     BATCH = 20,
