@@ -63,7 +63,7 @@ static void values_become_msgpack(void **state)
 static void expect_refused(struct span json, enum err_code code)
 {
     struct buf out;
-    buf_init(&out, 1 << 20);
+    buf_init(&out, 8 << 20);
     err_t err = json_to_msgpack(json, &out);
     if (err_code(err) != code) {
         fail_msg("%.40s: code %d", (const char *)json.data, err_code(err));
