@@ -292,7 +292,7 @@ static bool add_purge(struct purge *purge, struct span what)
 static err_t read_what(struct span value, struct purge *purge)
 {
     struct span text;
-    if (in_text(value, &text) && span_is(text, "all")) {
+    if (api_in_text(value, &text) && span_is(text, "all")) {
         purge->enqueued = purge->delivery = purge->dead = true;
         return NULL;
     }
@@ -325,7 +325,7 @@ static err_t read_goal(const struct catalog_sub *sub, struct span value,
                        struct change_request *change)
 {
     struct seek *seek = &change->change.command.seek;
-    if (in_kind_of(value) != READER_MAP) {
+    if (api_in_kind_of(value) != READER_MAP) {
         return api_take_start(value, &seek->to, &seek->value)
                    ? NULL
                    : ERR(INVALID, "to: must be \"earliest\", \"latest\", a time or "
@@ -333,7 +333,7 @@ static err_t read_goal(const struct catalog_sub *sub, struct span value,
     }
     struct in_value values[IN_VALUES_MAX];
     struct in_place place = {.name = "to", .index = IN_NO_INDEX};
-    TRY(in_read_all(value, IN_position, place, values));
+    TRY(api_in_read_all(value, IN_position, place, values));
     TRY(check_shard(sub, "to.shard", values[IN(position, shard)].number));
     change->change.shard_number = (uint32_t)values[IN(position, shard)].number;
     seek->to = START_SEQUENCE;
@@ -478,7 +478,7 @@ err_t api_shard_list(struct api_request *request)
     uint64_t first = 0;
     TRY(api_read_page(request, &page));
     TRY(api_find_topic(request, &topic));
-    if (page.cursor.size > 0 && (!in_digits(page.cursor, &first) || first > UINT32_MAX / 2)) {
+    if (page.cursor.size > 0 && (!api_in_digits(page.cursor, &first) || first > UINT32_MAX / 2)) {
         return ERR(INVALID, "cursor: must be the next of another page");
     }
     TRY(api_alloc(request, 1, sizeof *shards, &shards));

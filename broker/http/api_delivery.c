@@ -108,7 +108,7 @@ static bool prefer_wait(struct span prefer, uint64_t *wait_s)
         size_t size = comma == NULL ? prefer.size : (size_t)(comma - prefer.data);
         struct span one = http_text_trim(span_of(prefer.data, size));
         if (one.size > 5 && http_text_equal(span_of(one.data, 5), "wait=")) {
-            return in_digits(span_of(one.data + 5, one.size - 5), wait_s);
+            return api_in_digits(span_of(one.data + 5, one.size - 5), wait_s);
         }
         size_t taken = comma == NULL ? size : size + 1;
         prefer = span_of(prefer.data + taken, prefer.size - taken);

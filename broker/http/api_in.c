@@ -9,7 +9,7 @@
 
 #define REQUIRED true
 #define OPTIONAL false
-const struct in_field in_fields[IN_ROWS] = {
+const struct in_field api_in_fields[IN_ROWS] = {
 #define DOCUMENT(document, doc)                                                                    \
     [IN_##document] = {.name = #document,                                                          \
                        .name_size = sizeof #document - 1,                                          \
@@ -29,7 +29,7 @@ const struct in_field in_fields[IN_ROWS] = {
 #undef REQUIRED
 #undef OPTIONAL
 
-enum reader_kind in_kind_of(struct span value)
+enum reader_kind api_in_kind_of(struct span value)
 {
     struct reader reader;
     struct reader_item item;
@@ -37,14 +37,14 @@ enum reader_kind in_kind_of(struct span value)
     return reader_next(&reader, &item) ? item.kind : 0;
 }
 
-bool in_text(struct span value, struct span *out)
+bool api_in_text(struct span value, struct span *out)
 {
     struct reader reader;
     reader_init(&reader, value);
     return reader_str(&reader, out);
 }
 
-bool in_integer(struct span value, uint64_t *out)
+bool api_in_integer(struct span value, uint64_t *out)
 {
     struct reader reader;
     reader_init(&reader, value);
@@ -53,7 +53,7 @@ bool in_integer(struct span value, uint64_t *out)
 
 /* ---- texts ----------------------------------------------------------------------------------- */
 
-bool in_digits(struct span text, uint64_t *out)
+bool api_in_digits(struct span text, uint64_t *out)
 {
     uint64_t number = 0;
     for (size_t at = 0; at < text.size; at++) {
@@ -67,7 +67,7 @@ bool in_digits(struct span text, uint64_t *out)
     return text.size > 0;
 }
 
-bool in_duration(struct span text, uint64_t *ms)
+bool api_in_duration(struct span text, uint64_t *ms)
 {
     static const struct {
         const char *unit;
@@ -78,7 +78,7 @@ bool in_duration(struct span text, uint64_t *ms)
         digits++;
     }
     uint64_t number = 0;
-    if (!in_digits(span_of(text.data, digits), &number)) {
+    if (!api_in_digits(span_of(text.data, digits), &number)) {
         return false;
     }
     struct span unit = span_of(text.data + digits, text.size - digits);
@@ -95,7 +95,7 @@ static bool take_digits(struct span *text, size_t size, char after, int *out)
 {
     uint64_t number = 0;
     size_t taken = size + (after != 0);
-    if (text->size < taken || !in_digits(span_of(text->data, size), &number) ||
+    if (text->size < taken || !api_in_digits(span_of(text->data, size), &number) ||
         (after != 0 && text->data[size] != (uint8_t)after)) {
         return false;
     }
@@ -120,7 +120,7 @@ static bool take_fraction(struct span *text, uint32_t *ms)
     return sound;
 }
 
-bool in_time(struct span text, uint64_t *ms)
+bool api_in_time(struct span text, uint64_t *ms)
 {
     struct tm calendar = {.tm_isdst = 0};
     if (!take_digits(&text, 4, '-', &calendar.tm_year) ||
@@ -206,7 +206,7 @@ static err_t read_number(struct in_place place, const struct in_field *field,
         value->number = item->unsigned_;
     } else if (field->kind == IN_KIND_U64) {
         return refuse(place, field_name(field), "must be an integer");
-    } else if (item->kind != READER_STR || !in_duration(item->bytes, &value->number)) {
+    } else if (item->kind != READER_STR || !api_in_duration(item->bytes, &value->number)) {
         return refuse(place, field_name(field),
                       "must be a duration: milliseconds, or text such as \"30s\"");
     }
@@ -240,7 +240,7 @@ static err_t read_raw(struct in_place place, const struct in_field *field, struc
         return reader_finish(reader);
     }
     rest.size = reader->at - (size_t)(rest.data - reader->input.data);
-    enum reader_kind kind = in_kind_of(rest);
+    enum reader_kind kind = api_in_kind_of(rest);
     if (kind == READER_NIL) {
         return NULL;
     }
@@ -308,7 +308,7 @@ static err_t read_value(struct in_place place, const struct in_field *field, str
 static const struct in_field *find_field(const struct in_field *first, struct span name)
 {
     for (const struct in_field *field = first;
-         field < in_fields + IN_ROWS && field->kind != IN_KIND_NONE; field++) {
+         field < api_in_fields + IN_ROWS && field->kind != IN_KIND_NONE; field++) {
         if (field->name_size == name.size && memcmp(field->name, name.data, name.size) == 0) {
             return field;
         }
@@ -318,8 +318,8 @@ static const struct in_field *find_field(const struct in_field *first, struct sp
 
 static void begin_values(enum in_row document, struct in_value *values)
 {
-    const struct in_field *field = &in_fields[document + 1];
-    for (uint32_t index = 1; field < in_fields + IN_ROWS && field->kind != IN_KIND_NONE;
+    const struct in_field *field = &api_in_fields[document + 1];
+    for (uint32_t index = 1; field < api_in_fields + IN_ROWS && field->kind != IN_KIND_NONE;
          index++, field++) {
         assert(index < IN_VALUES_MAX);
         values[index] = (struct in_value){.number = field->initial};
@@ -329,8 +329,8 @@ static void begin_values(enum in_row document, struct in_value *values)
 static err_t check_required(enum in_row document, struct in_place place,
                             const struct in_value *values)
 {
-    const struct in_field *field = &in_fields[document + 1];
-    for (uint32_t index = 1; field < in_fields + IN_ROWS && field->kind != IN_KIND_NONE;
+    const struct in_field *field = &api_in_fields[document + 1];
+    for (uint32_t index = 1; field < api_in_fields + IN_ROWS && field->kind != IN_KIND_NONE;
          index++, field++) {
         if (field->required && !values[index].given) {
             return refuse(place, field_name(field), "is required");
@@ -358,12 +358,12 @@ static err_t read_field(struct reader *reader, enum in_row document, struct in_p
     if (!reader_str(reader, &name)) {
         return reader_finish(reader);
     }
-    const struct in_field *field = find_field(&in_fields[document + 1], name);
+    const struct in_field *field = find_field(&api_in_fields[document + 1], name);
     if (field == NULL) {
         return refuse(place, json_classify(name) == JSON_PLAIN ? name : span_text("?"),
                       "there is no such field");
     }
-    uint32_t index = (uint32_t)(field - &in_fields[document]);
+    uint32_t index = (uint32_t)(field - &api_in_fields[document]);
     if ((*seen & UINT32_C(1) << index) != 0) {
         return refuse(place, name, "is given twice");
     }
@@ -371,8 +371,8 @@ static err_t read_field(struct reader *reader, enum in_row document, struct in_p
     return read_value(place, field, reader, &values[index]);
 }
 
-err_t in_read(struct reader *reader, enum in_row document, struct in_place place,
-              struct in_value values[IN_VALUES_MAX])
+err_t api_in_read(struct reader *reader, enum in_row document, struct in_place place,
+                  struct in_value values[IN_VALUES_MAX])
 {
     begin_values(document, values);
     struct reader_item item;
@@ -389,8 +389,8 @@ err_t in_read(struct reader *reader, enum in_row document, struct in_place place
     return check_required(document, place, values);
 }
 
-err_t in_read_all(struct span bytes, enum in_row document, struct in_place place,
-                  struct in_value values[IN_VALUES_MAX])
+err_t api_in_read_all(struct span bytes, enum in_row document, struct in_place place,
+                      struct in_value values[IN_VALUES_MAX])
 {
     if (bytes.size == 0) {
         begin_values(document, values);
@@ -398,6 +398,6 @@ err_t in_read_all(struct span bytes, enum in_row document, struct in_place place
     }
     struct reader reader;
     reader_init(&reader, bytes);
-    TRY(in_read(&reader, document, place, values));
+    TRY(api_in_read(&reader, document, place, values));
     return reader_finish(&reader);
 }

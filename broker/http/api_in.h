@@ -48,7 +48,7 @@ struct in_field {
     uint64_t max;
     const char *text;
 };
-extern const struct in_field in_fields[IN_ROWS];
+extern const struct in_field api_in_fields[IN_ROWS];
 
 /* What a field was given. `number` is the default when it was not; `span` is the text or the bytes
  * or, of MAP, ARRAY and RAW, the encoded value. */
@@ -71,23 +71,23 @@ struct in_place {
 };
 
 /* Reads the next item of `reader`, which must be such a document. */
-err_t in_read(struct reader *reader, enum in_row document, struct in_place place,
-              struct in_value values[IN_VALUES_MAX]) MUST_CHECK;
-/* The same where the document is all there is; empty bytes are a document without fields. */
-err_t in_read_all(struct span bytes, enum in_row document, struct in_place place,
+err_t api_in_read(struct reader *reader, enum in_row document, struct in_place place,
                   struct in_value values[IN_VALUES_MAX]) MUST_CHECK;
+/* The same where the document is all there is; empty bytes are a document without fields. */
+err_t api_in_read_all(struct span bytes, enum in_row document, struct in_place place,
+                      struct in_value values[IN_VALUES_MAX]) MUST_CHECK;
 
 /* What kind an encoded value is, for fields that may be several; 0: it is none. */
-enum reader_kind in_kind_of(struct span value);
+enum reader_kind api_in_kind_of(struct span value);
 /* An encoded text or integer; false: it is another kind. */
-bool in_text(struct span value, struct span *out);
-bool in_integer(struct span value, uint64_t *out);
+bool api_in_text(struct span value, struct span *out);
+bool api_in_integer(struct span value, uint64_t *out);
 
 /* "30s" or "1500" as milliseconds; false: neither, or more than 64 bits hold. */
-bool in_duration(struct span text, uint64_t *ms);
+bool api_in_duration(struct span text, uint64_t *ms);
 /* "2026-01-02T03:04:05.678Z" as milliseconds since 1970. */
-bool in_time(struct span text, uint64_t *ms);
+bool api_in_time(struct span text, uint64_t *ms);
 /* Decimal digits only. */
-bool in_digits(struct span text, uint64_t *out);
+bool api_in_digits(struct span text, uint64_t *out);
 
 #endif

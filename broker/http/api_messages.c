@@ -98,7 +98,7 @@ struct publish_request {
 
 static err_t header_text(const char *name, struct span value, enum in_row row)
 {
-    const struct in_field *bounds = &in_fields[row];
+    const struct in_field *bounds = &api_in_fields[row];
     if (value.size < bounds->min || value.size > bounds->max) {
         return ERR(INVALID, "%s: must have between %llu and %llu bytes", name,
                    (unsigned long long)bounds->min, (unsigned long long)bounds->max);
@@ -111,8 +111,8 @@ static err_t header_text(const char *name, struct span value, enum in_row row)
 
 static err_t header_duration(const char *name, struct span value, enum in_row row, uint64_t *out)
 {
-    const struct in_field *bounds = &in_fields[row];
-    if (!in_duration(value, out)) {
+    const struct in_field *bounds = &api_in_fields[row];
+    if (!api_in_duration(value, out)) {
         return ERR(INVALID, "%s: must be a duration such as 30s", name);
     }
     if (*out < bounds->min || *out > bounds->max) {
@@ -368,7 +368,7 @@ static err_t batch_message(struct api_request *request, struct reader *reader, u
 {
     struct in_value values[IN_VALUES_MAX];
     struct in_place place = {.name = "messages", .index = index};
-    TRY(in_read(reader, IN_message, place, values));
+    TRY(api_in_read(reader, IN_message, place, values));
     TRY(batch_body(request, values, index, &message->body));
     if (values[IN(message, attributes)].given) {
         TRY(batch_attributes(request, values[IN(message, attributes)].span, index,

@@ -86,7 +86,7 @@ err_t api_read(struct api_request *request, enum in_row document,
 {
     struct span body;
     TRY(read_body(request, &body));
-    return in_read_all(body, document, (struct in_place){.name = NULL}, values);
+    return api_in_read_all(body, document, (struct in_place){.name = NULL}, values);
 }
 
 bool api_parameter(const struct api_request *request, const char *name, struct span *out)
@@ -121,7 +121,7 @@ err_t api_read_page(const struct api_request *request, struct api_page *out)
     struct span text;
     uint64_t limit = 0;
     if (api_parameter(request, "limit", &text)) {
-        if (!in_digits(text, &limit) || limit < 1 || limit > API_PAGE_MAX) {
+        if (!api_in_digits(text, &limit) || limit < 1 || limit > API_PAGE_MAX) {
             return ERR(INVALID, "limit: must be between 1 and %d", API_PAGE_MAX);
         }
         out->limit = (uint32_t)limit;
@@ -196,17 +196,17 @@ bool api_take_start(struct span value, enum start_at *start, uint64_t *start_val
 {
     struct span text;
     *start_value = 0;
-    if (in_integer(value, start_value)) {
+    if (api_in_integer(value, start_value)) {
         *start = START_TIME;
         return true;
     }
-    if (!in_text(value, &text)) {
+    if (!api_in_text(value, &text)) {
         return false;
     }
     *start = span_is(text, "latest")     ? START_LATEST
              : span_is(text, "earliest") ? START_EARLIEST
                                          : START_TIME;
-    return *start != START_TIME || in_time(text, start_value);
+    return *start != START_TIME || api_in_time(text, start_value);
 }
 
 void api_operation_end(struct api_request *request)

@@ -263,7 +263,7 @@ static err_t read_settings(struct api_request *request, struct sub_change *chang
     TRY(api_read(request, IN_subscription, values));
     TRY(read_choice(&values[IN(subscription, mode)], "mode", "passive", "push"));
     TRY(read_choice(&values[IN(subscription, ordering)], "ordering", "none", "key shard"));
-    TRY(in_read_all(values[IN(subscription, retry)].span, IN_retry, place, retry));
+    TRY(api_in_read_all(values[IN(subscription, retry)].span, IN_retry, place, retry));
     change->settings = (struct sub_settings){
         .lease_ms = values[IN(subscription, lease)].number,
         .retry_delay_ms = retry[IN(retry, delay)].number,

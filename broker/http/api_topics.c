@@ -113,7 +113,7 @@ static err_t read_retention(struct span document, struct topic_settings *setting
 {
     struct in_value values[IN_VALUES_MAX];
     struct in_place place = {.name = "retention", .index = IN_NO_INDEX};
-    TRY(in_read_all(document, IN_retention, place, values));
+    TRY(api_in_read_all(document, IN_retention, place, values));
     settings->retention_ms = values[IN(retention, age)].number;
     settings->retention_bytes = values[IN(retention, bytes)].number;
     if (settings->retention_ms == 0 && settings->retention_bytes == 0) {

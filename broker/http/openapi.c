@@ -79,29 +79,29 @@ static void field_print(struct out *out, const struct in_field *field)
 
 static bool in_document(uint32_t row)
 {
-    return row < IN_ROWS && in_fields[row].kind != IN_KIND_NONE;
+    return row < IN_ROWS && api_in_fields[row].kind != IN_KIND_NONE;
 }
 
 static void schema_print(struct out *out, uint32_t document)
 {
     uint32_t required = 0;
-    out_name(out, in_fields[document].name);
+    out_name(out, api_in_fields[document].name);
     out_map(out);
     out_field_text(out, "type", "object");
-    out_field_text(out, "description", in_fields[document].text);
+    out_field_text(out, "description", api_in_fields[document].text);
     out_name(out, "properties");
     out_map(out);
     for (uint32_t row = document + 1; in_document(row); row++) {
-        field_print(out, &in_fields[row]);
-        required += in_fields[row].required;
+        field_print(out, &api_in_fields[row]);
+        required += api_in_fields[row].required;
     }
     out_end(out);
     if (required > 0) {
         out_name(out, "required");
         out_array(out);
         for (uint32_t row = document + 1; in_document(row); row++) {
-            if (in_fields[row].required) {
-                out_text(out, in_fields[row].name);
+            if (api_in_fields[row].required) {
+                out_text(out, api_in_fields[row].name);
             }
         }
         out_end(out);
@@ -141,8 +141,8 @@ static void document_print(struct out *out, enum route_document document)
     } else if (document == ROUTE_DOCUMENT_any) {
         content_print(out, "application/json", NULL);
     } else {
-        content_print(out, "application/json", in_fields[document].name);
-        content_print(out, "application/msgpack", in_fields[document].name);
+        content_print(out, "application/json", api_in_fields[document].name);
+        content_print(out, "application/msgpack", api_in_fields[document].name);
     }
     out_end(out);
 }
@@ -188,12 +188,13 @@ static void responses_print(struct out *out, const struct route *route)
     out_name(out, "2XX");
     out_map(out);
     out_field_text(out, "description",
-                   route->answer < ROUTE_DOCUMENT_none ? in_fields[route->answer].text : "done");
+                   route->answer < ROUTE_DOCUMENT_none ? api_in_fields[route->answer].text
+                                                       : "done");
     document_print(out, route->answer);
     out_end(out);
     out_name(out, "default");
     out_map(out);
-    out_field_text(out, "description", in_fields[IN_problem].text);
+    out_field_text(out, "description", api_in_fields[IN_problem].text);
     out_name(out, "content");
     out_map(out);
     content_print(out, "application/problem+json", "problem");
@@ -274,7 +275,7 @@ void openapi_print(const char *version, struct buf *buf)
     out_name(&out, "schemas");
     out_map(&out);
     for (uint32_t row = 0; row < IN_ROWS; row++) {
-        if (in_fields[row].kind == IN_KIND_NONE) {
+        if (api_in_fields[row].kind == IN_KIND_NONE) {
             schema_print(&out, row);
         }
     }

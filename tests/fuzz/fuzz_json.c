@@ -75,10 +75,10 @@ static void check_again(struct span packed)
 static void check_documents(struct span packed)
 {
     for (uint32_t row = 0; row < IN_topic_answer; row++) {
-        if (in_fields[row].kind == IN_KIND_NONE) {
+        if (api_in_fields[row].kind == IN_KIND_NONE) {
             struct in_value values[IN_VALUES_MAX];
             err_free(
-                in_read_all(packed, (enum in_row)row, (struct in_place){.name = NULL}, values));
+                api_in_read_all(packed, (enum in_row)row, (struct in_place){.name = NULL}, values));
         }
     }
 }

@@ -497,18 +497,19 @@ UNUSED static void expect_document(const json_t *of, enum in_row document)
     json_object_foreach((json_t *)(uintptr_t)of, name, value)
     {
         bool known = false;
-        for (uint32_t row = document + 1; row < IN_ROWS && in_fields[row].kind != IN_KIND_NONE;
+        for (uint32_t row = document + 1; row < IN_ROWS && api_in_fields[row].kind != IN_KIND_NONE;
              row++) {
-            known = known || strcmp(in_fields[row].name, name) == 0;
+            known = known || strcmp(api_in_fields[row].name, name) == 0;
         }
         if (!known) {
             fail_msg("%s has a field %s that api_documents.def does not know",
-                     in_fields[document].name, name);
+                     api_in_fields[document].name, name);
         }
     }
-    for (uint32_t row = document + 1; row < IN_ROWS && in_fields[row].kind != IN_KIND_NONE; row++) {
-        if (in_fields[row].required) {
-            (void)member(of, in_fields[row].name);
+    for (uint32_t row = document + 1; row < IN_ROWS && api_in_fields[row].kind != IN_KIND_NONE;
+         row++) {
+        if (api_in_fields[row].required) {
+            (void)member(of, api_in_fields[row].name);
         }
     }
 }

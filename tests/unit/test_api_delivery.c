@@ -165,8 +165,8 @@ static void messages_come_as_msgpack(void **state)
     struct in_value values[IN_VALUES_MAX];
     struct reader reader;
     uint32_t count = 0;
-    assert_null(
-        in_read_all(buf_span(&answer.body), IN_pulled, (struct in_place){.name = NULL}, values));
+    assert_null(api_in_read_all(buf_span(&answer.body), IN_pulled, (struct in_place){.name = NULL},
+                                values));
     reader_init(&reader, values[IN(pulled, messages)].span);
     assert_true(reader_array(&reader, &count));
     assert_int_equal(count, 1);

@@ -28,7 +28,8 @@ static void write_document(struct buf *out, enum in_row document, const struct i
     uint32_t count = 0;
     struct buf pairs;
     buf_init(&pairs, 1 << 20);
-    for (const struct in_field *row = &in_fields[document + 1]; row->kind != IN_KIND_NONE; row++) {
+    for (const struct in_field *row = &api_in_fields[document + 1]; row->kind != IN_KIND_NONE;
+         row++) {
         if (row != field && !row->required) {
             continue;
         }
@@ -58,13 +59,13 @@ static void expect_bound(enum in_row document, const struct in_field *field, uin
     struct buf buf;
     buf_init(&buf, 1 << 20);
     write_document(&buf, document, field, number);
-    err_t err = in_read_all(buf_span(&buf), document, outermost, values);
+    err_t err = api_in_read_all(buf_span(&buf), document, outermost, values);
     if ((err == NULL) != allowed) {
-        fail_msg("%s.%s at %llu: %s", in_fields[document].name, field->name,
+        fail_msg("%s.%s at %llu: %s", api_in_fields[document].name, field->name,
                  (unsigned long long)number, err == NULL ? "passed" : err_describe(err));
     }
     if (err == NULL) {
-        const struct in_value *value = &values[field - &in_fields[document]];
+        const struct in_value *value = &values[field - &api_in_fields[document]];
         assert_true(value->given);
         assert_int_equal(is_number(field) ? value->number : value->span.size, number);
     } else {
@@ -84,7 +85,7 @@ static void every_bound_holds(void **state)
     uint32_t fields = 0;
     enum in_row document = 0;
     for (uint32_t row = 0; row < IN_topic_answer; row++) {
-        const struct in_field *field = &in_fields[row];
+        const struct in_field *field = &api_in_fields[row];
         document = field->kind == IN_KIND_NONE ? (enum in_row)row : document;
         assert_true(is_request(document));
         if ((!is_number(field) && !is_text(field)) || (is_text(field) && field->max > UINT16_MAX)) {
@@ -108,11 +109,11 @@ static void missing_fields_have_defaults(void **state)
 {
     (void)state;
     struct in_value values[IN_VALUES_MAX];
-    assert_null(in_read_all(span_of(NULL, 0), IN_subscription, outermost, values));
+    assert_null(api_in_read_all(span_of(NULL, 0), IN_subscription, outermost, values));
     assert_int_equal(values[IN(subscription, lease)].number, 30000);
     assert_int_equal(values[IN(subscription, max_attempts)].number, 16);
     assert_false(values[IN(subscription, lease)].given);
-    assert_null(in_read_all(span_text("\x80"), IN_pull, outermost, values));
+    assert_null(api_in_read_all(span_text("\x80"), IN_pull, outermost, values));
     assert_int_equal(values[IN(pull, max)].number, 1);
     assert_int_equal(values[IN(pull, max_bytes)].number, 1 << 20);
 }
@@ -120,7 +121,7 @@ static void missing_fields_have_defaults(void **state)
 static void expect_refused(enum in_row document, struct span bytes, const char *message)
 {
     struct in_value values[IN_VALUES_MAX];
-    err_t err = in_read_all(bytes, document, outermost, values);
+    err_t err = api_in_read_all(bytes, document, outermost, values);
     assert_int_equal(err_code(err), ERR_INVALID);
     if (strncmp(err_message(err), message, strlen(message)) != 0) {
         fail_msg("\"%s\" instead of \"%s\"", err_message(err), message);
@@ -207,7 +208,7 @@ static void errors_name_the_path(void **state)
     for (size_t index = 0; index < sizeof cases / sizeof cases[0]; index++) {
         struct in_value values[IN_VALUES_MAX];
         err_t err =
-            in_read_all(span_text(cases[index].bytes), IN_message, cases[index].place, values);
+            api_in_read_all(span_text(cases[index].bytes), IN_message, cases[index].place, values);
         assert_ptr_equal(strstr(err_message(err), cases[index].message), err_message(err));
         err_free(err);
     }
@@ -222,7 +223,7 @@ static void notes_have_lines_and_null_is_absent(void **state)
                               "a\nb"
                               "\xa5"
                               "delay\xc0");
-    assert_null(in_read_all(note, IN_nack, outermost, values));
+    assert_null(api_in_read_all(note, IN_nack, outermost, values));
     assert_true(span_is(values[IN(nack, reason)].span, "a\nb"));
     assert_false(values[IN(nack, delay)].given);
     assert_false(values[IN(nack, reject)].given);
@@ -259,7 +260,7 @@ static void durations_are_read(void **state)
     };
     for (size_t index = 0; index < sizeof cases / sizeof cases[0]; index++) {
         uint64_t ms = 0;
-        if (in_duration(span_text(cases[index].text), &ms) != cases[index].sound) {
+        if (api_in_duration(span_text(cases[index].text), &ms) != cases[index].sound) {
             fail_msg("\"%s\"", cases[index].text);
         }
         assert_true(!cases[index].sound || ms == cases[index].ms);
@@ -300,7 +301,7 @@ static void times_are_read(void **state)
     };
     for (size_t index = 0; index < sizeof cases / sizeof cases[0]; index++) {
         uint64_t ms = 0;
-        if (in_time(span_text(cases[index].text), &ms) != cases[index].sound) {
+        if (api_in_time(span_text(cases[index].text), &ms) != cases[index].sound) {
             fail_msg("\"%s\"", cases[index].text);
         }
         assert_true(!cases[index].sound || ms == cases[index].ms);

@@ -272,7 +272,7 @@ static void openapi_describes_every_route(void **state)
         expect_text(operation, "operationId", routes[index].name);
         expect_text(operation, "x-role", route_role_text(routes[index].role));
         if (routes[index].request < ROUTE_DOCUMENT_none) {
-            (void)member(schemas, in_fields[routes[index].request].name);
+            (void)member(schemas, api_in_fields[routes[index].request].name);
         }
     }
     char *dump = json_dumps(answer.json, JSON_COMPACT);
