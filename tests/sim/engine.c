@@ -1,5 +1,7 @@
 #include "tests/sim/engine.h"
 
+#include "broker/core/check.h"
+
 /* An error that no accident explains ends the run. */
 static void must(const struct engine *engine, err_t err)
 {
@@ -176,6 +178,15 @@ void engine_look(struct engine *engine, const struct command *command, struct re
     }
     store_abort(txn);
     engine->machine->ops->committed(engine->machine);
+}
+
+void engine_check(struct engine *engine)
+{
+    static struct check_report report; /* too large for the stack */
+    must(engine, check_volume(engine->store, &report));
+    if (report.problem_count > 0) {
+        trace_fail(engine->trace, "the stored tables disagree: %s", report.problems[0]);
+    }
 }
 
 uint64_t engine_next_due_ms(const struct engine *engine)

@@ -47,6 +47,9 @@ void engine_look(struct engine *engine, const struct command *command, struct re
 /* Ends the process and starts it again. */
 void engine_restart(struct engine *engine);
 
+/* Reads all of the store and checks that its tables agree. */
+void engine_check(struct engine *engine);
+
 uint64_t engine_next_due_ms(const struct engine *engine);
 uint64_t engine_rows(struct engine *engine, enum store_table table);
 

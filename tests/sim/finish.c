@@ -218,14 +218,13 @@ static void tick_to_the_end(struct workload *workload, struct volume *volume)
     }
 }
 
-static void check_rows(struct workload *workload, struct volume *volume)
+static void check_rows(struct volume *volume)
 {
     const struct model *model = &volume->model;
     uint64_t topics = model->topics.count;
     uint64_t shards = 0;
     uint64_t subs = 0;
     uint64_t lanes = 0;
-    (void)workload;
     for (size_t index = 0; index < topics; index++) {
         const struct model_topic *topic = model->topics.items[index];
         shards += topic->shards.count;
@@ -279,5 +278,6 @@ void finish_volume(struct workload *workload, struct volume *volume)
         drop_topics(workload, volume);
     }
     tick_to_the_end(workload, volume);
-    check_rows(workload, volume);
+    check_rows(volume);
+    engine_check(&volume->engine);
 }

@@ -63,14 +63,13 @@ static void check_listed(const struct model *model, struct model_lane *lane,
         return;
     }
     const struct model_entry *entry = model_entry(lane, delivery->sequence);
-    MODEL_EXPECT(
-        model,
-        delivery->state == entry->state && delivery->attempt == entry->attempt &&
-            delivery->due_ms == entry->due_ms,
-        "message %u:%llu is listed in state %u with %u attempts, due %llu, not in %u with %u, due %llu",
-        delivery->shard_id, sequence, delivery->state, delivery->attempt,
-        (unsigned long long)delivery->due_ms, entry->state, entry->attempt,
-        (unsigned long long)entry->due_ms);
+    MODEL_EXPECT(model,
+                 delivery->state == entry->state && delivery->attempt == entry->attempt &&
+                     delivery->due_ms == entry->due_ms,
+                 "message %u:%llu is listed: state %u, %u attempts, due %llu; not %u, %u, %llu",
+                 delivery->shard_id, sequence, delivery->state, delivery->attempt,
+                 (unsigned long long)delivery->due_ms, entry->state, entry->attempt,
+                 (unsigned long long)entry->due_ms);
     if (delivery->state == MESSAGE_DEAD) {
         check_dead(model, reply, delivery, entry);
     }
@@ -272,11 +271,11 @@ static void judge_sub_stats(const struct model *model, struct model_lane *lane,
                  "STATS has subscription %u on shard %u where %u on %u was next", row->sub_id,
                  row->shard_id, sub_id, shard_id);
     uint64_t sum = row->enqueued + row->leased + row->scheduled + row->dead + counts[MESSAGE_DONE];
-    MODEL_EXPECT(
-        model, row->cursor == lane->cursor && sum == lane->shard->count,
-        "subscription %u on shard %u: cursor %llu, not %llu; %llu messages where %llu were published",
-        sub_id, shard_id, (unsigned long long)row->cursor, (unsigned long long)lane->cursor,
-        (unsigned long long)sum, (unsigned long long)lane->shard->count);
+    MODEL_EXPECT(model, row->cursor == lane->cursor && sum == lane->shard->count,
+                 "subscription %u on shard %u: cursor %llu, not %llu; %llu messages, not %llu",
+                 sub_id, shard_id, (unsigned long long)row->cursor,
+                 (unsigned long long)lane->cursor, (unsigned long long)sum,
+                 (unsigned long long)lane->shard->count);
     if (model->doubt) {
         return;
     }

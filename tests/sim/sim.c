@@ -13,6 +13,7 @@
 enum {
     VOLUMES_MAX = 3,
     RESTART_IN = 400, /* one batch in so many comes after a clean restart */
+    CHECK_IN = 200,   /* one comes after a check of all that is stored */
     DEFAULT_COMMANDS = 10000,
     DEFAULT_SEEDS = 110, /* together more than a million commands */
 };
@@ -50,6 +51,9 @@ static void step(struct run *run, struct volume *volume)
     run->trace.volume = volume->number;
     if (random_chance(&workload->random, 1, RESTART_IN)) {
         restart(volume);
+    }
+    if (random_chance(&workload->random, 1, CHECK_IN)) {
+        engine_check(&volume->engine);
     }
     MODEL_EXPECT(
         model,
@@ -153,8 +157,9 @@ static uint64_t run_seed(uint64_t seed, const struct options *options, struct to
 static const char usage[] =
     "Usage: flare-sim [--seed S | --seeds N | --forever] [--commands N] [--trace]\n"
     "\n"
-    "Simulates clients, volumes and crashes and checks every reply against a model of the promises.\n"
-    "Prints a line of JSON for each run; ends at the first broken promise and says how to repeat it.\n"
+    "Simulates clients, volumes and crashes and checks every reply against a model of what is\n"
+    "promised. Prints a line of JSON for each run; ends at the first broken promise and says\n"
+    "how to repeat it.\n"
     "\n"
     "  --seed S      one run (with --seeds or --forever: the first one)\n"
     "  --seeds N     so many runs, of seed 1 and on\n"

@@ -12,7 +12,9 @@ enum {
     WORKLOAD_PUBLISH_MAX = 300,
     WORKLOAD_SETTLE_MAX = 512,
     WORKLOAD_SHARDS_MAX = 32,
-    WORKLOAD_KINDS = 16,
+    WORKLOAD_KINDS = 14,
+    WORKLOAD_POOL_SIZE = 512 * 1024,
+    WORKLOAD_HOUR_MS = 3600000,
 };
 
 /* What a seed has drawn. */
@@ -91,6 +93,13 @@ struct workload {
     struct slot slots[ENGINE_BATCH_MAX];
     struct engine_batch batch;
 };
+
+static inline uint32_t workload_below(struct workload *workload, uint64_t bound)
+{
+    return (uint32_t)random_below(&workload->random, bound);
+}
+
+#define WORKLOAD_CHANCE(workload, many) random_chance(&(workload)->random, 1, (many))
 
 struct workload *workload_create(uint64_t seed, uint64_t commands);
 void workload_destroy(struct workload *workload);
