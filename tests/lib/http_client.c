@@ -71,8 +71,18 @@ static bool connect_client(struct http_client *client)
     return true;
 }
 
+/* The last answer is no longer one. */
+static void forget_answer(struct http_client *client)
+{
+    buf_reset(&client->in);
+    client->status = 0;
+    client->head = client->body = "";
+    client->body_size = 0;
+}
+
 bool http_client_send_raw(struct http_client *client, struct span bytes)
 {
+    forget_answer(client);
     if (client->socket < 0 && !connect_client(client)) {
         return false;
     }
@@ -93,10 +103,6 @@ bool http_client_send(struct http_client *client, const struct http_client_reque
 {
     struct buf *out = &client->out;
     buf_reset(out);
-    buf_reset(&client->in);
-    client->status = 0;
-    client->head = client->body = "";
-    client->body_size = 0;
     buf_printf(out, "%s %s HTTP/1.1\r\nHost: 127.0.0.1:%u\r\n%sContent-Length: %zu\r\n\r\n",
                request->method, request->path, (unsigned)client->port,
                request->headers == NULL ? "" : request->headers, request->body.size);
