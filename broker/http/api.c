@@ -1,6 +1,7 @@
 /* From a request to its handler. */
 #include "broker/http/api.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,11 +178,13 @@ static err_t read_parameters(struct api_request *request)
 /* OPTIONS, and methods a path does not have. */
 static void answer_allow(struct api_request *request, uint32_t methods)
 {
-    char allow[64] = "OPTIONS";
+    char allow[64];
+    size_t size = (size_t)snprintf(allow, sizeof allow, "OPTIONS");
     for (int method = HTTP_METHOD_GET; method < HTTP_METHOD_OPTIONS; method++) {
         if ((methods & UINT32_C(1) << method) != 0) {
-            strcat(allow, ", ");
-            strcat(allow, route_method_text((enum http_method)method));
+            size += (size_t)snprintf(allow + size, sizeof allow - size, ", %s",
+                                     route_method_text((enum http_method)method));
+            assert(size < sizeof allow); /* all of the names fit */
         }
     }
     http_response_header(request->exchange, "Allow", span_text(allow));

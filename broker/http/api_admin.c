@@ -191,11 +191,9 @@ static void change_on_done(struct router_operation *operation)
     api_answer(request, 200, &buf);
 }
 
-static err_t change_begin(struct api_request *request, enum command_type type,
-                          struct change_request **out)
+static void change_begin(struct change_request *change, struct api_request *request,
+                         enum command_type type)
 {
-    struct change_request *change;
-    TRY(api_alloc(request, 1, sizeof *change, &change));
     change->request = request;
     change->change.topic = request->topic;
     change->change.sub = request->sub;
@@ -203,8 +201,6 @@ static err_t change_begin(struct api_request *request, enum command_type type,
     change->change.shard_number = UINT32_MAX;
     api_operation(request, &change->change.operation, change_on_done);
     change->change.operation.user = change;
-    *out = change;
-    return NULL;
 }
 
 static err_t check_shard(const struct catalog_sub *sub, const char *field, uint64_t number)
@@ -254,7 +250,8 @@ err_t api_sub_redrive(struct api_request *request)
     struct catalog_sub *sub;
     TRY(api_read(request, IN_redrive, values));
     TRY(api_find_sub(request, &sub));
-    TRY(change_begin(request, COMMAND_REDRIVE, &change));
+    TRY(api_alloc(request, 1, sizeof *change, &change));
+    change_begin(change, request, COMMAND_REDRIVE);
     struct redrive *redrive = &change->change.command.redrive;
     change->dry_run = values[IN(redrive, dry_run)].number != 0;
     redrive->dry_run = change->dry_run;
@@ -315,7 +312,8 @@ err_t api_sub_purge(struct api_request *request)
     struct catalog_sub *sub;
     TRY(api_read(request, IN_purge, values));
     TRY(api_find_sub(request, &sub));
-    TRY(change_begin(request, COMMAND_PURGE, &change));
+    TRY(api_alloc(request, 1, sizeof *change, &change));
+    change_begin(change, request, COMMAND_PURGE);
     TRY(read_what(values[IN(purge, what)].span, &change->change.command.purge));
     router_start_change(request->api->router, &change->change);
     return NULL;
@@ -348,7 +346,8 @@ err_t api_sub_seek(struct api_request *request)
     struct catalog_sub *sub;
     TRY(api_read(request, IN_seek, values));
     TRY(api_find_sub(request, &sub));
-    TRY(change_begin(request, COMMAND_SEEK, &change));
+    TRY(api_alloc(request, 1, sizeof *change, &change));
+    change_begin(change, request, COMMAND_SEEK);
     TRY(read_goal(sub, values[IN(seek, to)].span, change));
     change->dry_run = values[IN(seek, dry_run)].number != 0;
     change->change.command.seek.dry_run = change->dry_run;

@@ -193,7 +193,7 @@ static err_t read_headers(struct api_request *request, struct message_in *messag
     for (uint32_t index = 0; index < exchange->header_count; index++) {
         size += exchange->headers[index].name.size + exchange->headers[index].value.size;
     }
-    struct buf attributes;
+    struct buf attributes = {.data = NULL};
     TRY(attributes_begin(request, size + PAIR_OVERHEAD * (size_t)exchange->header_count,
                          &attributes));
     uint32_t seen = 0;
@@ -320,7 +320,7 @@ static err_t batch_attributes(struct api_request *request, struct span document,
         return ERR(INVALID, "messages[%u].attributes: must be at most %d", index,
                    ATTRIBUTES_COUNT_MAX);
     }
-    struct buf encoded;
+    struct buf encoded = {.data = NULL};
     TRY(attributes_begin(request, document.size + PAIR_OVERHEAD * (size_t)count, &encoded));
     for (uint32_t pair = 0; pair < count; pair++) {
         struct span name;

@@ -15,11 +15,13 @@ static const char type_msgpack[] = "application/msgpack";
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
+static const char no_room[] = "the request takes too much memory to handle";
+
 err_t api_alloc(struct api_request *request, size_t count, size_t size, void *out)
 {
     void *memory = arena_calloc(&request->exchange->arena, count, size);
     if (memory == NULL) {
-        return ERR(TOO_LARGE, "the request takes too much memory to handle");
+        return ERR(TOO_LARGE, "%s", no_room);
     }
     memcpy(out, &memory, sizeof memory);
     return NULL;
@@ -71,9 +73,12 @@ static err_t read_body(struct api_request *request, struct span *out)
     struct buf packed;
     buf_init(&packed, request->exchange->arena.size_max);
     err_t err = NULL;
-    uint8_t *kept = NULL;
     TRY_OUT(json_to_msgpack(*out, &packed));
-    TRY_OUT(api_alloc(request, 1, packed.size, &kept));
+    uint8_t *kept = arena_alloc(&request->exchange->arena, packed.size);
+    if (kept == NULL) {
+        err = ERR(TOO_LARGE, "%s", no_room);
+        goto out;
+    }
     memcpy(kept, packed.data, packed.size);
     *out = span_of(kept, packed.size);
 out:

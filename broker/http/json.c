@@ -1,5 +1,6 @@
 #include "broker/http/json.h"
 
+#include <assert.h>
 #include <jansson.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -100,6 +101,7 @@ static err_t put_array(json_t *array, uint32_t depth, struct buf *out)
 
 static err_t put_value(json_t *value, uint32_t depth, struct buf *out)
 {
+    assert(value != NULL);
     if (depth > JSON_DEPTH_MAX) {
         return ERR(INVALID, "the JSON document is nested deeper than %d", JSON_DEPTH_MAX);
     }
