@@ -13,7 +13,13 @@
 #include "storage/lmdb.h"
 #include "storage/memory.h"
 
-enum { PICTURE_MAX = 64 * 1024 * 1024, PEEK_MAX = 500, TICK_BUDGET = 4096, TICKS_MAX = 100000 };
+enum {
+    PICTURE_MAX = 64 * 1024 * 1024,
+    PEEK_MAX = 500,
+    PEEK_SIZE_MAX = 256 * 1024,
+    TICK_BUDGET = 4096,
+    TICKS_MAX = 100000
+};
 
 static const struct sub_settings sub_default = {.lease_ms = 30000};
 
@@ -407,7 +413,7 @@ static void draw_state(struct core_fixture *fixture, uint32_t sub_id, enum messa
 {
     struct command command = {
         .type = COMMAND_PEEK,
-        .peek = {.sub_id = sub_id, .state = state, .max = PEEK_MAX, .size_max = PICTURE_MAX},
+        .peek = {.sub_id = sub_id, .state = state, .max = PEEK_MAX, .size_max = PEEK_SIZE_MAX},
     };
     do {
         core_fixture_apply(fixture, &command, ERR_NONE);
