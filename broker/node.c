@@ -65,6 +65,12 @@ static void observe(void *context, enum volume_measure measure, uint64_t value)
     case VOLUME_BATCH_SIZE:
         metrics_observe(&metrics->commit_commands, value);
         break;
+    case VOLUME_COMMIT_FAILED:
+        metrics_add(&metrics->commit_failures_total, value);
+        break;
+    case VOLUME_REFUSED:
+        metrics_add(&metrics->commands_refused_total, value);
+        break;
     }
 }
 
@@ -73,6 +79,7 @@ static void report(void *context, const struct effects *effects)
     struct metrics *metrics = ((struct node *)context)->metrics;
     metrics_add(&metrics->leases_expired_total, effects->leases_expired);
     metrics_add(&metrics->messages_dead_lettered_total, effects->dead_lettered);
+    metrics_add(&metrics->messages_expired_total, effects->expired);
     metrics_add(&metrics->corrupt_records_total, effects->corrupt);
 }
 

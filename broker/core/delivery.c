@@ -52,6 +52,7 @@ err_t delivery_bury(struct core *core, struct chunk *chunk, uint32_t index, enum
     entry->due_ms = core->now_ms;
     entry->grant = 0;
     core->effects->dead_lettered++;
+    core->effects->expired += reason == DEAD_EXPIRED;
     core->effects->corrupt += reason == DEAD_CORRUPT;
     return chunk_move(core, chunk, index, LIFECYCLE_BURY);
 }

@@ -15,7 +15,8 @@ struct effects {
     struct buf woken; /* uint32_t subscription ids that may now have something to pull; each once a
                          batch */
     uint64_t leases_expired;
-    uint64_t dead_lettered;
+    uint64_t dead_lettered; /* of them, these two kinds: */
+    uint64_t expired;
     uint64_t corrupt;
 };
 

@@ -201,6 +201,7 @@ static struct attempt try_batch(struct volume *volume, bool no_space)
         volume->machine->ops->committed(volume->machine);
         return attempt;
     }
+    observe(volume, VOLUME_COMMIT_FAILED, 1);
     err_t err = load(volume);
     if (err != NULL) {
         err_free(attempt.err);
@@ -503,7 +504,11 @@ out:
 
 bool volume_send(struct volume *volume, struct call *call)
 {
-    return mailbox_send(&volume->mailbox, &call->link);
+    bool taken = mailbox_send(&volume->mailbox, &call->link);
+    if (!taken) {
+        observe(volume, VOLUME_REFUSED, 1);
+    }
+    return taken;
 }
 
 bool volume_send_over(struct volume *volume, struct call *call)

@@ -29,7 +29,13 @@ struct call {
 };
 
 /* Counts and times kept by the thread; durations go to `observe`. */
-enum volume_measure { VOLUME_BATCH_US, VOLUME_FLUSH_US, VOLUME_BATCH_SIZE };
+enum volume_measure {
+    VOLUME_BATCH_US,
+    VOLUME_FLUSH_US,
+    VOLUME_BATCH_SIZE,
+    VOLUME_COMMIT_FAILED,
+    VOLUME_REFUSED, /* a full mailbox; from the sender's thread */
+};
 
 struct volume_options {
     const char *name;        /* for the log; copied */
