@@ -174,8 +174,15 @@ static void observe(struct volume *volume, enum volume_measure measure, uint64_t
     }
 }
 
-/* One transaction for the batch. On failure nothing has changed and the machine has been built
- * anew. */
+/* Whether something less can be tried after a failure: any other ends the volume. */
+static bool can_go_on(const struct attempt *attempt)
+{
+    enum err_code code = err_code(attempt->err);
+    return is_space(code) || (attempt->call != NULL && (code == ERR_CORRUPT || code == ERR_MEMORY));
+}
+
+/* One transaction for the batch. On failure nothing has changed; when it can go on, the machine has
+ * been built anew. */
 static struct attempt try_batch(struct volume *volume, bool no_space)
 {
     struct attempt attempt = {.err = NULL};
@@ -202,6 +209,9 @@ static struct attempt try_batch(struct volume *volume, bool no_space)
         return attempt;
     }
     observe(volume, VOLUME_COMMIT_FAILED, 1);
+    if (!can_go_on(&attempt)) {
+        return attempt; /* the first reason is the one to tell */
+    }
     err_t err = load(volume);
     if (err != NULL) {
         err_free(attempt.err);
@@ -254,7 +264,7 @@ static void run_batch(struct volume *volume)
             refuse_batch(volume, ERR_NO_SPACE, "the disk is full");
             err_free(attempt.err);
             return;
-        } else if (attempt.call != NULL && (code == ERR_CORRUPT || code == ERR_MEMORY)) {
+        } else if (can_go_on(&attempt)) {
             refuse_alone(volume, &attempt);
         } else {
             fail_volume(volume, attempt.err);
