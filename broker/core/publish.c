@@ -152,6 +152,7 @@ err_t messages_publish(struct core *core, const struct command *command, struct 
         return NULL;
     }
     if (command->no_space) {
+        core->published_ms = 0; /* room is wanted: clean up without waiting for quiet */
         refuse_all(publish, ERR_NO_SPACE);
         reply_fail(reply, ERR_NO_SPACE,
                    "the volume is full; what is in it can still be pulled and acknowledged");
