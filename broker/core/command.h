@@ -115,7 +115,8 @@ struct publish {
 struct pull {
     uint32_t sub_id;
     uint32_t max;
-    uint32_t size_max; /* of keys, attributes and bodies; the first comes whatever its size */
+    uint32_t size_max; /* of keys, attributes and bodies; the first comes whatever its size ... */
+    bool size_strict;  /* ... unless this is set: others have come from elsewhere before */
     uint32_t nonce;    /* random: tells this pull's receipts from those of one that a crash undid */
     uint32_t rotation; /* where to start among the shards; any number */
     uint64_t lease_ms; /* 0: the subscription's */
@@ -152,6 +153,7 @@ struct peek {
     uint64_t from_sequence;
     uint32_t max;
     uint32_t size_max;
+    bool size_strict; /* as in a pull */
 };
 
 struct redrive {

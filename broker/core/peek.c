@@ -36,7 +36,7 @@ static err_t list_message(struct peeking *peeking, const struct lane *lane,
     bool ok = false;
     TRY(read_message(peeking->core, lane, delivery->sequence, &record, &ok));
     peeking->full = peeking->found == peeking->peek->max ||
-                    (peeking->found > 0 && ok &&
+                    ((peeking->found > 0 || peeking->peek->size_strict) && ok &&
                      reply->payload.size + record.payload.size > peeking->peek->size_max);
     if (peeking->full) {
         reply->more = true;

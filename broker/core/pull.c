@@ -78,7 +78,7 @@ static err_t lease(struct pulling *pulling, struct chunk *chunk, uint32_t index,
 
 static bool fits(struct pulling *pulling, const struct record *record)
 {
-    pulling->full = pulling->taken > 0 &&
+    pulling->full = (pulling->taken > 0 || pulling->pull->size_strict) &&
                     pulling->reply->payload.size + record->payload.size > pulling->pull->size_max;
     return !pulling->full;
 }
