@@ -10,7 +10,8 @@
 #include "broker/volume/router_create.h"
 #include "broker/volume/router_internal.h"
 
-enum { PAYLOAD_KEEP_MAX = 256 * 1024 }; /* reply memory an unused call keeps */
+/* Reply memory kept for the next use: by one unused call, and by all. */
+enum { KEEP_ONE_MAX = 256 * 1024, KEEP_ALL_MAX = 4 * 1024 * 1024 };
 
 err_t router_create(const struct router_options *options, struct router **out)
 {
@@ -95,13 +96,20 @@ bool router_begin(struct router *router, struct router_operation *operation,
     return true;
 }
 
+static size_t reply_memory(const struct reply *reply)
+{
+    return reply->items.capacity + reply->payload.capacity;
+}
+
 struct router_call *router_call_new(struct router_operation *operation, uint32_t volume,
                                     enum command_type type)
 {
     struct router *router = operation->router;
     struct list_link *link = list_pop(&router->unused_calls);
     struct router_call *call = link == NULL ? NULL : container_of(link, struct router_call, link);
-    if (call == NULL) {
+    if (call != NULL) {
+        router->unused_size -= reply_memory(&call->call.reply);
+    } else {
         call = pool_take(&router->call_pool);
         if (call == NULL) {
             router_fail(operation, ERR_MEMORY, "the broker is out of memory");
@@ -115,29 +123,22 @@ struct router_call *router_call_new(struct router_operation *operation, uint32_t
     call->call.arm = false;
     call->operation = operation;
     call->volume = volume;
+    call->over = false;
     call->places = NULL;
     call->place_count = 0;
     return call;
 }
 
-static void trim_buf(struct buf *buf)
-{
-    size_t size_max = buf->size_max;
-    buf_reset(buf);
-    if (buf->capacity > PAYLOAD_KEEP_MAX) {
-        buf_deinit(buf);
-        buf_init(buf, size_max);
-    }
-}
-
 void router_call_free(struct router *router, struct router_call *call)
 {
     struct reply *reply = &call->call.reply;
-    trim_buf(&reply->items);
-    trim_buf(&reply->payload);
-    struct buf items = reply->items;
-    struct buf payload = reply->payload;
-    *reply = (struct reply){.items = items, .payload = payload};
+    size_t size = reply_memory(reply);
+    if (size > KEEP_ONE_MAX || router->unused_size + size > KEEP_ALL_MAX) {
+        reply_deinit(reply);
+        reply_init(reply);
+        size = 0;
+    }
+    router->unused_size += size;
     list_prepend(&router->unused_calls, &call->link);
 }
 
@@ -147,10 +148,15 @@ void router_call_send(struct router *router, struct router_call *call)
         call->operation->pending++;
     }
     router->calls_out++;
-    if (volume_send(router->volumes[call->volume], &call->call)) {
+    struct volume *volume = router->volumes[call->volume];
+    if (call->over ? volume_send_over(volume, &call->call) : volume_send(volume, &call->call)) {
         return;
     }
-    reply_fail(&call->call.reply, ERR_BUSY, "the volume's mailbox is full");
+    if (call->over || router->draining) {
+        volume_refuse(&call->call, ERR_UNAVAILABLE, "the broker is stopping");
+    } else {
+        volume_refuse(&call->call, ERR_BUSY, "the volume's mailbox is full");
+    }
     struct list refused;
     list_init(&refused);
     list_append(&refused, &call->call.link);

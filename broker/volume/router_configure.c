@@ -20,6 +20,13 @@ static struct router_configure *configure_of(struct router_operation *operation)
     return container_of(operation, struct router_configure, operation);
 }
 
+/* Once a change is recorded its steps must not be refused because requests fill a mailbox. */
+static void send_step(struct router *router, struct router_call *call)
+{
+    call->over = call->operation->step != STEP_RECORD;
+    router_call_send(router, call);
+}
+
 static void fail_memory(struct router_operation *operation)
 {
     router_fail(operation, ERR_UNAVAILABLE, "the broker is out of memory");
@@ -32,7 +39,7 @@ static void send_catalog(struct router_operation *operation, struct catalog_chan
     if (call != NULL) {
         change->volume_count = operation->router->volume_count;
         call->call.command.catalog = change;
-        router_call_send(operation->router, call);
+        send_step(operation->router, call);
     }
 }
 
@@ -54,7 +61,7 @@ static void send_topic_put(struct router_operation *operation, uint32_t volume,
     }
     call->call.command.topic_put = (struct topic_put){
         .topic_id = topic->id, .settings = topic->settings, .shards = places, .shard_count = count};
-    router_call_send(operation->router, call);
+    send_step(operation->router, call);
 }
 
 static void send_sub_put(struct router_operation *operation, uint32_t volume,
@@ -67,7 +74,7 @@ static void send_sub_put(struct router_operation *operation, uint32_t volume,
                                                       .settings = sub->settings,
                                                       .start = sub->start,
                                                       .start_value = sub->start_value};
-        router_call_send(operation->router, call);
+        send_step(operation->router, call);
     }
 }
 
@@ -81,7 +88,7 @@ static void send_drop(struct router_operation *operation, uint32_t volume, enum 
         } else {
             call->call.command.sub_drop = id;
         }
-        router_call_send(operation->router, call);
+        send_step(operation->router, call);
     }
 }
 
@@ -163,15 +170,19 @@ static void install(struct router_operation *operation, const struct router_call
     }
 }
 
+/* What is put again is carried through again: the first time a volume may have refused it. */
+static bool is_to_be_done(const struct catalog_change *change)
+{
+    return change->changed || change->op == CATALOG_TOPIC_PUT || change->op == CATALOG_SUB_PUT;
+}
+
 static void advance(struct router_operation *operation, struct router_call *call)
 {
     struct router_configure *configure = configure_of(operation);
-    bool created_or_moved = true;
     switch ((enum configure_step)operation->step) {
     case STEP_RECORD:
         install(operation, call);
-        created_or_moved = configure->change.changed;
-        if (operation->result.code == ERR_NONE && created_or_moved) {
+        if (operation->result.code == ERR_NONE && is_to_be_done(&configure->change)) {
             operation->step = STEP_VOLUMES;
             send_volumes(configure);
         }

@@ -15,6 +15,7 @@ struct router_call {
     struct list_link link; /* of its operation's answered calls, or of the unused ones */
     struct router_operation *operation; /* NULL: nobody waits for the reply any more */
     uint32_t volume;
+    bool over;        /* the next step of what has been let in: sent over the mailbox's bound */
     uint32_t *places; /* where the results belong in the operation's own array; NULL: in order */
     uint32_t place_count;
 };
@@ -29,6 +30,7 @@ struct router {
     void *wake_context;
     struct pool call_pool;
     struct list unused_calls;
+    size_t unused_size;   /* reply memory they keep */
     struct list finished; /* operations whose `done` is to be run */
     struct heap deadlines;
     struct random random;

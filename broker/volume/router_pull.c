@@ -39,11 +39,13 @@ static void ask_next(struct router_pull *pull)
         .sub_id = pull->sub_id,
         .max = pull->max - pull->taken,
         .size_max = pull->size_max - pull->taken_size,
+        .size_strict = pull->taken > 0,
         .nonce = (uint32_t)random_next(&router->random),
         .rotation = router->rotation,
         .lease_ms = pull->lease_ms,
     };
     call->call.arm = pull->waiters != NULL;
+    call->over = pull->waited; /* a full mailbox must not end the wait of those it let in */
     pull->volume_next = (pull->volume_next + 1) % router->volume_count;
     pull->volumes_asked++;
     pull->call = call;
@@ -139,10 +141,26 @@ static void finish(struct router_pull *pull)
 {
     struct router *router = pull->operation.router;
     leave_waiters(router, pull);
+    if (pull->taken > 0) {
+        pull->operation.result.code = ERR_NONE; /* what was leased must reach the client */
+    }
     router_finish(&pull->operation);
     if (pull->taken > 0 || pull->operation.result.code != ERR_NONE) {
         router_wake_sub(router, pull->sub_id); /* there may be more, for the next one */
     }
+}
+
+/* It may have become pointless while the last volume was asked; nobody would wake it any more. */
+static bool may_wait(struct router_pull *pull)
+{
+    const struct router *router = pull->operation.router;
+    const struct catalog_sub *sub = catalog_sub_by_id(router->catalog, pull->sub_id);
+    if (router->draining) {
+        router_fail(&pull->operation, ERR_UNAVAILABLE, "the broker is stopping");
+    } else if (sub == NULL || sub->state != CATALOG_ACTIVE || sub->topic->state != CATALOG_ACTIVE) {
+        router_fail(&pull->operation, ERR_NOT_FOUND, "subscription: it does not exist");
+    }
+    return pull->operation.result.code == ERR_NONE;
 }
 
 static void wait(struct router_pull *pull)
@@ -186,16 +204,12 @@ static void advance(struct router_operation *operation, struct router_call *call
         ask_next(pull);
         return;
     }
-    if (pull->taken > 0) {
-        operation->result.code = ERR_NONE; /* what was leased must reach the client */
-    } else if (operation->result.code == ERR_NONE && pull->waiters != NULL && !pull->expired) {
-        if (!router->draining) {
-            wait(pull);
-            return;
-        }
-        router_fail(operation, ERR_UNAVAILABLE, "the broker is stopping");
+    bool waits = pull->taken == 0 && pull->waiters != NULL && !pull->expired;
+    if (waits && operation->result.code == ERR_NONE && may_wait(pull)) {
+        wait(pull);
+    } else {
+        finish(pull);
     }
-    finish(pull);
 }
 
 void router_wake_sub(struct router *router, uint32_t sub_id)
@@ -242,23 +256,27 @@ void router_pull_expired(struct router *router, struct router_pull *pull)
 
 void router_cancel_pull(struct router *router, struct router_pull *pull)
 {
-    if (pull->cancelled || list_linked(&pull->operation.finished)) {
+    struct router_operation *operation = &pull->operation;
+    if (pull->cancelled) {
         return;
     }
     pull->cancelled = true;
-    router_fail(&pull->operation, ERR_UNAVAILABLE, "the client has gone");
+    operation->result.code = ERR_NONE;
+    router_fail(operation, ERR_UNAVAILABLE, "the client has gone");
     if (pull->call != NULL) {
         pull->call->operation = NULL; /* its reply is nobody's: the messages go back */
         pull->call = NULL;
-        pull->operation.pending--;
+        operation->pending--;
     }
-    /* Earlier volumes may have given something already. */
+    /* What it has got already goes back too. */
     struct list_link *link;
-    while ((link = list_pop(&pull->operation.calls)) != NULL) {
+    while ((link = list_pop(&operation->calls)) != NULL) {
         router_pull_orphan(router, container_of(link, struct router_call, link));
     }
     leave_waiters(router, pull);
-    router_finish(&pull->operation);
+    if (!list_linked(&operation->finished)) {
+        router_finish(operation);
+    }
 }
 
 /* Sends back what a vanished client was given. The receipts live in the call's own reply until it
@@ -294,6 +312,7 @@ static void release(struct router *router, struct router_call *call)
     };
     call->call.arm = false;
     call->operation = NULL;
+    call->over = true;
     router_call_send(router, call);
 }
 

@@ -26,12 +26,8 @@ static void publish_advance(struct router_operation *operation, struct router_ca
     struct router_publish *publish = publish_of(operation);
     const struct publish *part = &call->call.command.publish;
     enum err_code code = call->call.reply.code;
-    for (uint32_t index = 0; index < part->count; index++) {
-        struct publish_result result = part->results[index];
-        if (code == ERR_BUSY) {
-            result = (struct publish_result){.code = code}; /* it never got there */
-        }
-        publish->results[call->places == NULL ? index : call->places[index]] = result;
+    for (uint32_t index = 0; call->places != NULL && index < part->count; index++) {
+        publish->results[call->places[index]] = part->results[index];
     }
     if (code != ERR_NONE && part->count == publish->count) {
         router_fail(operation, code, call->call.reply.detail);
@@ -189,11 +185,25 @@ static void settle_advance(struct router_operation *operation, struct router_cal
 {
     struct router_settle *settle = settle_of(operation);
     const struct settle *part = &call->call.command.settle;
-    enum err_code code = call->call.reply.code;
     for (uint32_t index = 0; index < part->count; index++) {
-        settle->results[call->places[index]] = code == ERR_BUSY ? code : part->results[index];
+        settle->results[call->places[index]] = part->results[index];
     }
-    advance_all(operation, call);
+    if (part->count == settle->count) {
+        router_fail(operation, call->call.reply.code, call->call.reply.detail);
+    }
+    if (operation->pending > 0) {
+        return;
+    }
+    /* One volume's failure is told of its receipts; only what fails all of them fails the whole. */
+    enum err_code first = settle->results[0];
+    bool same = first != ERR_NONE && first != ERR_LEASE_LOST;
+    for (uint32_t index = 1; index < settle->count && same; index++) {
+        same = settle->results[index] == first;
+    }
+    if (same) {
+        router_fail(operation, first, call->call.reply.detail);
+    }
+    router_finish(operation);
 }
 
 static const enum command_type settle_commands[] = {
@@ -295,6 +305,7 @@ static void peek_ask(struct router_peek *peek, uint32_t sub_id)
         .from_sequence = peek->from_sequence,
         .max = peek->max - peek->found,
         .size_max = peek->size_max - peek->found_size,
+        .size_strict = peek->found > 0,
     };
     router_call_send(router, call);
 }
