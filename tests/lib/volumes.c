@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include <cmocka.h>
+#include <xxhash.h>
 
 #include "broker/core/core.h"
 #include "storage/memory.h"
@@ -41,13 +42,13 @@ static err_t stage_apply(struct machine *machine, struct store_txn *txn,
 {
     struct volumes_stage *stage = stage_of(machine);
     pthread_mutex_lock(&stage->lock);
+    stage->idle = false;
     while (stage->hold && command->type != COMMAND_TICK) {
         stage->held = true;
         pthread_cond_broadcast(&stage->changed);
         pthread_cond_wait(&stage->changed, &stage->lock);
     }
     stage->held = false;
-    stage->idle = false;
     stage->ticks += command->type == COMMAND_TICK;
     stage->batch_publishes =
         stage->batch_publishes || (command->type == COMMAND_PUBLISH && !command->no_space);
@@ -199,6 +200,15 @@ void volumes_await_held(struct volumes *volumes, uint32_t index)
 void volumes_await_idle(struct volumes *volumes, uint32_t index)
 {
     await_flag(&volumes->stages[index], &volumes->stages[index].idle);
+}
+
+bool volumes_is_held(struct volumes *volumes, uint32_t index)
+{
+    struct volumes_stage *stage = &volumes->stages[index];
+    pthread_mutex_lock(&stage->lock);
+    bool held = stage->held;
+    pthread_mutex_unlock(&stage->lock);
+    return held;
 }
 
 void volumes_unhold(struct volumes *volumes, uint32_t index)
@@ -508,7 +518,7 @@ void volumes_prepare(struct volumes *volumes, struct router_operation *operation
     operation->user = done;
 }
 
-void volumes_turn(struct volumes *volumes)
+void volumes_await_wake(struct volumes *volumes)
 {
     const struct timespec end = wait_end();
     int rc = 0;
@@ -516,9 +526,16 @@ void volumes_turn(struct volumes *volumes)
     while (!volumes->woken && rc == 0) {
         rc = pthread_cond_timedwait(&volumes->changed, &volumes->lock, &end);
     }
-    volumes->woken = false;
     pthread_mutex_unlock(&volumes->lock);
     assert_int_equal(rc, 0);
+}
+
+void volumes_turn(struct volumes *volumes)
+{
+    volumes_await_wake(volumes);
+    pthread_mutex_lock(&volumes->lock);
+    volumes->woken = false;
+    pthread_mutex_unlock(&volumes->lock);
     router_poll(volumes->router);
 }
 
@@ -641,17 +658,42 @@ void volumes_publish_many(struct volumes *volumes, const char *topic, uint32_t c
     free(results);
 }
 
+const char *volumes_key_on(struct volumes *volumes, const char *topic_name, uint32_t volume,
+                           uint32_t nth)
+{
+    enum { KEY_SIZE = 16, KEYS_MAX = 100000 };
+    const struct catalog_topic *topic = catalog_topic(volumes->catalog, span_text(topic_name));
+    assert_non_null(topic);
+    char *key = arena_alloc(&volumes->arena, KEY_SIZE);
+    assert_non_null(key);
+    for (uint32_t number = 0; number < KEYS_MAX; number++) {
+        int size = snprintf(key, KEY_SIZE, "%u", number);
+        uint64_t hash = XXH3_64bits(key, (size_t)size);
+        if (catalog_topic_shard(topic, hash)->volume == volume && nth-- == 0) {
+            return key;
+        }
+    }
+    fail_msg("no key lands on volume %u", volume);
+    return NULL;
+}
+
+void volumes_pull_with(struct volumes *volumes, struct volumes_pull *pull,
+                       struct router_pull wanted)
+{
+    *pull = (struct volumes_pull){.pull = wanted};
+    volumes_prepare(volumes, &pull->pull.operation, &pull->done);
+    router_start_pull(volumes->router, &pull->pull);
+}
+
 void volumes_pull_start(struct volumes *volumes, struct volumes_pull *pull, const char *topic,
                         const char *sub, uint32_t max, uint64_t wait_ms)
 {
-    memset(pull, 0, sizeof *pull);
-    pull->pull.topic = span_text(topic);
-    pull->pull.sub = span_text(sub);
-    pull->pull.max = max;
-    pull->pull.size_max = 1024 * 1024;
-    pull->pull.wait_ms = wait_ms;
-    volumes_prepare(volumes, &pull->pull.operation, &pull->done);
-    router_start_pull(volumes->router, &pull->pull);
+    volumes_pull_with(volumes, pull,
+                      (struct router_pull){.topic = span_text(topic),
+                                           .sub = span_text(sub),
+                                           .max = max,
+                                           .size_max = 1024 * 1024,
+                                           .wait_ms = wait_ms});
 }
 
 uint32_t volumes_pull_count(const struct volumes_pull *pull)

@@ -83,6 +83,7 @@ void volumes_stop_one(struct volumes *volumes, uint32_t index);
 /* From now on the thread stops before the next command it would apply, a TICK aside. */
 void volumes_hold(struct volumes *volumes, uint32_t index);
 void volumes_await_held(struct volumes *volumes, uint32_t index);
+bool volumes_is_held(struct volumes *volumes, uint32_t index);
 void volumes_unhold(struct volumes *volumes, uint32_t index);
 
 /* Until background work is done: no TICK comes before the next command or volumes_advance. */
@@ -123,6 +124,8 @@ void volumes_run(struct volumes *volumes, uint32_t index, struct call *call);
 
 /* Fills the head of an operation; *done becomes true. */
 void volumes_prepare(struct volumes *volumes, struct router_operation *operation, bool *done);
+/* Until the router has been woken; does not poll it. */
+void volumes_await_wake(struct volumes *volumes);
 /* Polls once there is something to do. */
 void volumes_turn(struct volumes *volumes);
 void volumes_await(struct volumes *volumes, const bool *done);
@@ -147,9 +150,16 @@ struct volumes_pull {
     bool done;
 };
 
+/* A key whose shard lies on a volume: the `nth` of "0", "1" ... */
+const char *volumes_key_on(struct volumes *volumes, const char *topic, uint32_t volume,
+                           uint32_t nth);
+
 /* Starts a pull; `pull` must stay where it is until it is done. */
 void volumes_pull_start(struct volumes *volumes, struct volumes_pull *pull, const char *topic,
                         const char *sub, uint32_t max, uint64_t wait_ms);
+/* The same, with all that it may ask for. */
+void volumes_pull_with(struct volumes *volumes, struct volumes_pull *pull,
+                       struct router_pull wanted);
 /* After `done`. */
 uint32_t volumes_pull_count(const struct volumes_pull *pull);
 /* The receipts of what it got, `max` at most; returns how many. */
