@@ -273,6 +273,7 @@ static void draw_pull(struct workload *workload, struct volume *volume, struct c
         .sub_id = client->sub_id,
         .max = 1 + workload_below(workload, workload->swarm.pull_max),
         .size_max = WORKLOAD_CHANCE(workload, 4) ? workload_below(workload, 5000) : UINT32_MAX,
+        .size_strict = WORKLOAD_CHANCE(workload, 10),
         .rotation = (uint32_t)random_next(&workload->random),
         .nonce = (uint32_t)random_next(&workload->random),
         .lease_ms = WORKLOAD_CHANCE(workload, 8)
@@ -414,6 +415,7 @@ static void draw_peek(struct workload *workload, struct volume *volume, struct c
         .from_sequence = WORKLOAD_CHANCE(workload, 2) ? 0 : any_sequence(workload, sub),
         .max = 1 + workload_below(workload, 40),
         .size_max = WORKLOAD_CHANCE(workload, 4) ? workload_below(workload, 5000) : UINT32_MAX,
+        .size_strict = WORKLOAD_CHANCE(workload, 10),
     };
 }
 

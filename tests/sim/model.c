@@ -151,6 +151,7 @@ void model_bury(struct model *model, struct model_lane *lane, uint64_t sequence,
     entry->due_ms = model->now_ms;
     entry->note = note;
     model->figures.dead++;
+    model->figures.expired += reason == DEAD_EXPIRED;
 }
 
 void model_give_back(struct model *model, struct model_lane *lane, uint64_t sequence,
@@ -461,6 +462,24 @@ static void judge_woken(struct model *model, struct model_sub *sub, const struct
     sub->starved = !woken;
 }
 
+/* What batches say of themselves sums up to what has happened, while all of it is seen. */
+static void judge_sums(struct model *model, const struct effects *effects)
+{
+    struct effects *told = &model->told;
+    const struct model_figures *figures = &model->figures;
+    told->dead_lettered += effects->dead_lettered;
+    told->expired += effects->expired;
+    told->leases_expired += effects->leases_expired;
+    MODEL_EXPECT(model,
+                 model->doubt || model->dropped_ids.count > 0 ||
+                     (told->dead_lettered == figures->dead && told->expired == figures->expired &&
+                      told->leases_expired == figures->expired_leases),
+                 "%llu dead letters (%llu expired), %llu lost leases, not %llu (%llu), %llu",
+                 (unsigned long long)told->dead_lettered, (unsigned long long)told->expired,
+                 (unsigned long long)told->leases_expired, (unsigned long long)figures->dead,
+                 (unsigned long long)figures->expired, (unsigned long long)figures->expired_leases);
+}
+
 void model_judge_effects(struct model *model, const struct effects *effects)
 {
     MODEL_EXPECT(model, effects->corrupt == 0, "%llu messages are said to be damaged",
@@ -475,15 +494,5 @@ void model_judge_effects(struct model *model, const struct effects *effects)
             shard->committed = shard->count;
         }
     }
-    model->dead_told += effects->dead_lettered;
-    model->expired_told += effects->leases_expired;
-    if (!model->doubt && model->dropped_ids.count == 0) {
-        MODEL_EXPECT(model,
-                     model->dead_told == model->figures.dead &&
-                         model->expired_told == model->figures.expired_leases,
-                     "%llu dead letters and %llu lost leases are counted, not %llu and %llu",
-                     (unsigned long long)model->dead_told, (unsigned long long)model->expired_told,
-                     (unsigned long long)model->figures.dead,
-                     (unsigned long long)model->figures.expired_leases);
-    }
+    judge_sums(model, effects);
 }

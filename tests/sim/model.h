@@ -105,6 +105,7 @@ struct model_figures {
     uint64_t delivered;
     uint64_t acked;
     uint64_t dead;
+    uint64_t expired; /* of them */
     uint64_t expired_leases;
     uint64_t refused; /* receipts */
     uint64_t replayed;
@@ -127,8 +128,7 @@ struct model {
     bool retention_doubt;
     uint64_t doubt_ms;
     struct model_figures figures;
-    uint64_t dead_told; /* the same as `figures`, as the effects count it */
-    uint64_t expired_told;
+    struct effects told; /* the sums of what the batches said of themselves */
 };
 
 #define MODEL_EXPECT(model, condition, ...)                                                        \

@@ -75,6 +75,27 @@ static void check_listed(const struct model *model, struct model_lane *lane,
     }
 }
 
+/* A list ends before a message only when it may have no more of them, or not so much. */
+static void check_end(const struct model *model, const struct model_sub *sub,
+                      const struct peek *peek, const struct reply *reply)
+{
+    const struct model_shard *shard = model_shard(model, reply->next_shard_id);
+    const struct model_lane *lane = model_lane(sub, shard);
+    uint32_t count = reply_delivery_count(reply);
+    MODEL_EXPECT(model, lane != NULL, "a list goes on in shard %u, which the subscription has not",
+                 reply->next_shard_id);
+    if (next_in_state(lane, peek->state, reply->next_sequence) != reply->next_sequence ||
+        reply->next_sequence >= shard->count) {
+        return; /* it has looked at as many as it may */
+    }
+    uint64_t size =
+        reply->payload.size + model_payload_size(&shard->messages[reply->next_sequence]);
+    bool bound = count > 0 || peek->size_strict;
+    MODEL_EXPECT(model, count == peek->max || (bound && size > peek->size_max),
+                 "a list of %u messages ends before %u:%llu without a reason", count,
+                 reply->next_shard_id, (unsigned long long)reply->next_sequence);
+}
+
 /* A list has every message of the state from where it was asked to where it stopped, in order, and
  * no other. */
 void model_judge_peek(struct model *model, const struct peek *peek, const struct reply *reply)
@@ -102,6 +123,9 @@ void model_judge_peek(struct model *model, const struct peek *peek, const struct
                          (unsigned long long)delivery->sequence, id, (unsigned long long)at);
             check_listed(model, lane, reply, delivery);
         }
+    }
+    if (sub != NULL && reply->more) {
+        check_end(model, sub, peek, reply);
     }
     MODEL_EXPECT(model, listed == count && count <= peek->max,
                  "a list of at most %u has %u messages, not %u", peek->max, count, listed);

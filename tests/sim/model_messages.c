@@ -271,7 +271,8 @@ static bool walk_message(struct walk *walk, struct model_lane *lane, uint64_t se
         return true;
     }
     uint64_t size = model_payload_size(message);
-    walk->full = walk->taken > 0 && walk->size + size > walk->pull->size_max;
+    bool bound = walk->taken > 0 || walk->pull->size_strict;
+    walk->full = bound && walk->size + size > walk->pull->size_max;
     if (walk->full) {
         return false;
     }

@@ -81,6 +81,7 @@ static void add_figures(struct model_figures *sum, const struct model_figures *f
     sum->delivered += figures->delivered;
     sum->acked += figures->acked;
     sum->dead += figures->dead;
+    sum->expired += figures->expired;
     sum->expired_leases += figures->expired_leases;
     sum->refused += figures->refused;
     sum->replayed += figures->replayed;
@@ -101,17 +102,18 @@ static void print_run(const struct run *run)
         losses += run->volumes[index].engine.losses;
         restarts += run->volumes[index].engine.restarts;
     }
-    printf(
-        "{\"seed\":%llu,\"commands\":%llu,\"volumes\":%u,\"clients\":%u,\"messages\":%llu,"
-        "\"delivered\":%llu,\"acked\":%llu,\"dead\":%llu,\"expired_leases\":%llu,\"refused\":%llu,"
-        "\"replayed\":%llu,\"redriven\":%llu,\"skipped\":%llu,\"rewound\":%llu,\"crashes\":%llu,"
-        "\"restarts\":%llu,\"trace\":\"%016llx\"}\n",
-        FIGURE(run->trace.seed), FIGURE(run->trace.commands), run->workload->swarm.volume_count,
-        run->workload->swarm.client_count * run->workload->swarm.volume_count,
-        FIGURE(sum.published), FIGURE(sum.delivered), FIGURE(sum.acked), FIGURE(sum.dead),
-        FIGURE(sum.expired_leases), FIGURE(sum.refused), FIGURE(sum.replayed), FIGURE(sum.redriven),
-        FIGURE(sum.skipped), FIGURE(sum.rewound), FIGURE(losses), FIGURE(restarts),
-        FIGURE(run->trace.hash));
+    printf("{\"seed\":%llu,\"commands\":%llu,\"volumes\":%u,\"clients\":%u,",
+           FIGURE(run->trace.seed), FIGURE(run->trace.commands), run->workload->swarm.volume_count,
+           run->workload->swarm.client_count * run->workload->swarm.volume_count);
+    printf("\"messages\":%llu,\"delivered\":%llu,\"acked\":%llu,\"dead\":%llu,\"expired\":%llu,",
+           FIGURE(sum.published), FIGURE(sum.delivered), FIGURE(sum.acked), FIGURE(sum.dead),
+           FIGURE(sum.expired));
+    printf("\"expired_leases\":%llu,\"refused\":%llu,\"replayed\":%llu,\"redriven\":%llu,",
+           FIGURE(sum.expired_leases), FIGURE(sum.refused), FIGURE(sum.replayed),
+           FIGURE(sum.redriven));
+    printf("\"skipped\":%llu,\"rewound\":%llu,\"crashes\":%llu,\"restarts\":%llu,",
+           FIGURE(sum.skipped), FIGURE(sum.rewound), FIGURE(losses), FIGURE(restarts));
+    printf("\"trace\":\"%016llx\"}\n", FIGURE(run->trace.hash));
 }
 
 /* What the runs of one process add up to. */
