@@ -31,7 +31,7 @@ static const struct row rows[] = {
 };
 
 static const struct row families[] = {
-#define FAMILY(kind, name, help)                                                                   \
+#define FAMILY(kind, name, labels, help)                                                           \
     [METRICS_##name] = {KIND_##kind, "flare_" #name, help, 0, NULL, NULL, 0},
 #include "broker/metrics/metrics.def"
 };

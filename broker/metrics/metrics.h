@@ -48,7 +48,7 @@ struct metrics {
 
 /* The FAMILY rows: METRICS_volume_state ... */
 enum metrics_family {
-#define FAMILY(kind, name, help) METRICS_##name,
+#define FAMILY(kind, name, labels, help) METRICS_##name,
 #include "broker/metrics/metrics.def"
     METRICS_FAMILY_COUNT
 };

@@ -140,6 +140,51 @@ static void metrics_show_what_there_is(void **state)
     }
 }
 
+/* "a=\"1\",b=\"2\"} 3" to "a b": the names of a sample's labels, without their values. */
+static void label_names(const char *labels, char *out, size_t size)
+{
+    size_t used = 0;
+    bool in_value = false;
+    for (; *labels != '}' || in_value; labels++) {
+        assert_true(used + 1 < size);
+        if (*labels == '"') {
+            in_value = !in_value;
+        } else if (!in_value && *labels != '=') {
+            out[used++] = *labels == ',' ? ' ' : *labels;
+        }
+    }
+    out[used] = '\0';
+}
+
+/* Each family of the page has the labels that its row of metrics.def names, from which comes the
+ * reference page. */
+static void families_have_the_labels_of_their_row(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        const char *labels;
+    } families[] = {
+#define FAMILY(kind, name, labels, help) {"\nflare_" #name, labels},
+#include "broker/metrics/metrics.def"
+    };
+    fake.has_reply = true;
+    call(HTTP_METHOD_GET, "/metrics", NULL, NULL);
+    assert_int_equal(answer.status, 200);
+    buf_append_byte(&answer.body, '\0');
+    assert_false(answer.body.failed);
+    for (size_t index = 0; index < sizeof families / sizeof families[0]; index++) {
+        const char *sample = strstr((const char *)answer.body.data, families[index].name);
+        assert_non_null(sample);
+        sample += strlen(families[index].name);
+        char names[64] = "";
+        if (*sample == '{') {
+            label_names(sample + 1, names, sizeof names);
+        }
+        assert_string_equal(names, families[index].labels);
+    }
+}
+
 /* What clients publish, get and settle is counted, failures and repetitions apart. */
 static void messages_are_counted(void **state)
 {
@@ -197,7 +242,7 @@ int main(void)
         TEST(status_shows_the_broker),         TEST(health_is_to_answer),
         TEST(readiness_names_what_is_wrong),   TEST(the_log_level_changes),
         TEST(metrics_show_what_there_is),      TEST(messages_are_counted),
-        TEST(metrics_survive_a_failed_volume),
+        TEST(metrics_survive_a_failed_volume), TEST(families_have_the_labels_of_their_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
