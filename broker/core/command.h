@@ -20,7 +20,7 @@ enum command_type {
 };
 
 enum message_state {
-#define STATE(name, number, text) MESSAGE_##name = number,
+#define STATE(name, number, text, doc) MESSAGE_##name = number,
 #include "broker/core/lifecycle.def"
 };
 

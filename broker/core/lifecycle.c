@@ -9,13 +9,13 @@ static const struct {
     uint8_t event;
     uint8_t to;
 } moves[] = {
-#define MOVE(from_state, event_name, to_state)                                                     \
+#define MOVE(from_state, event_name, to_state, doc)                                                \
     {MESSAGE_##from_state, LIFECYCLE_##event_name, MESSAGE_##to_state},
 #include "broker/core/lifecycle.def"
 };
 
 static const char *const names[] = {
-#define STATE(name, number, text) [number] = text,
+#define STATE(name, number, text, doc) [number] = text,
 #include "broker/core/lifecycle.def"
 };
 

@@ -2,6 +2,7 @@
  * topic. */
 #include <stdio.h>
 
+#include "broker/core/lifecycle.h"
 #include "broker/core/receipt.h"
 #include "broker/http/api_request.h"
 
@@ -57,17 +58,13 @@ static void state_print(struct out *out, const struct reply *reply, const struct
 static void peeked_print(struct out *out, const struct peek_request *peek,
                          const struct reply *reply, const struct delivery *delivery)
 {
-    static const char *const state_names[] = {
-#define STATE(name, number, text) [number] = text,
-#include "broker/core/lifecycle.def"
-    };
     char id[MESSAGE_ID_SIZE];
     message_id_format(delivery->shard_id, delivery->sequence, id);
     out_map(out);
     out_field_text(out, "id", id);
     out_field_u64(out, "shard", delivery->shard_number);
     out_field_u64(out, "sequence", delivery->sequence);
-    out_field_text(out, "state", state_names[delivery->state]);
+    out_field_text(out, "state", lifecycle_name(delivery->state));
     out_field_key(out, delivery_key(reply, delivery));
     out_field_attributes(out, delivery_attributes(reply, delivery));
     out_field_u64(out, "attempts", delivery->attempt);
