@@ -38,8 +38,11 @@ static inline size_t bitmap_next(const uint64_t *words, size_t count, size_t fro
 /* Sets the bits [first, end). */
 static inline void bitmap_set_range(uint64_t *words, size_t first, size_t end)
 {
-    for (size_t bit = first; bit < end; bit++) {
-        bitmap_set(words, bit);
+    while (first < end) {
+        size_t next = (first / 64 + 1) * 64;
+        size_t size = (next < end ? next : end) - first;
+        words[first / 64] |= (size == 64 ? UINT64_MAX : (1ULL << size) - 1) << (first % 64);
+        first += size;
     }
 }
 

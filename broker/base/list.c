@@ -21,6 +21,9 @@ static struct list_link *merge(struct list_link *a, struct list_link *b, link_be
 
 void list_sort(struct list *list, link_before before)
 {
+    if (list->head.next == list->head.prev) {
+        return; /* none or one, as it is most often */
+    }
     struct list_link *runs[RUNS_MAX] = {NULL};
     struct list_link *link;
     while ((link = list_pop(list)) != NULL) {
