@@ -241,15 +241,13 @@ static err_t core_load(struct machine *machine, struct store_txn *txn)
 /* What has come due first, then work in the background, until the budget is used. */
 static err_t work_step(struct core *core, uint32_t budget, uint32_t *used, bool *worked)
 {
-    uint32_t retained = 0;
-    TRY(due_fire(core, worked));
-    *used += *worked ? CHUNK_SIZE : 0;
-    if (*worked) {
-        return NULL;
+    uint32_t work = 0;
+    TRY(due_fire(core, &work));
+    if (work == 0) {
+        TRY(retention_step(core, budget, &work));
     }
-    TRY(retention_step(core, budget, &retained));
-    *used += retained;
-    *worked = retained > 0;
+    *used += work;
+    *worked = work > 0;
     if (*worked) {
         return NULL;
     }
@@ -268,23 +266,34 @@ static bool is_idle(const struct core *core)
            core->published_ms + IDLE_MS <= core->now_ms;
 }
 
+/* At least one piece, whatever else there is to do: under load too space must come back. */
+static err_t clean(struct core *core, uint32_t budget, uint32_t *used, bool *worked)
+{
+    do {
+        uint32_t work = 0;
+        TRY(msglog_clean(core, core->checkpoint, &work));
+        *used += work;
+        *worked = work > 0;
+    } while (*worked && *used < budget);
+    return NULL;
+}
+
 static err_t tick(struct core *core, const struct tick *tick, struct reply *reply)
 {
     uint32_t used = 0;
     bool worked = true;
+    bool cleaned = false;
     while (worked && used < tick->budget) {
         TRY(work_step(core, tick->budget - used, &used, &worked));
     }
-    if (!worked) {
-        if (is_idle(core)) {
-            TRY(delivery_flush(core));
-            TRY(block_flush(core, true));
-        }
-        TRY(msglog_clean(core, core->checkpoint, &worked));
-        core->work = worked;
+    if (!worked && is_idle(core)) {
+        TRY(delivery_flush(core));
+        TRY(block_flush(core, true));
     }
+    TRY(clean(core, tick->budget, &used, &cleaned));
+    core->work = worked || cleaned;
     reply->count = used;
-    reply->more = worked;
+    reply->more = core->work;
     return NULL;
 }
 

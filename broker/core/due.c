@@ -7,6 +7,9 @@
 
 enum { KIND_OFFSET = 8, IDS_OFFSET = 9, CHUNK_ROW_SIZE = IDS_OFFSET + CHUNK_KEY_SIZE };
 
+/* What it costs, about as much as so many messages: a chunk is read, looked through and written. */
+enum { DEDUP_WORK = 1, CHUNK_WORK = 16 };
+
 _Static_assert(IDS_OFFSET + DEDUP_KEY_SIZE == DUE_KEY_MAX, "a dedup row is the longest");
 
 static void put_key(uint8_t *key, uint64_t due_ms, enum due_kind kind)
@@ -91,7 +94,12 @@ out:
     return err;
 }
 
-static err_t fire_chunk(struct core *core, const struct due_row *row)
+static uint32_t count_out(const struct chunk *chunk)
+{
+    return chunk->counts[MESSAGE_LEASED] + chunk->counts[MESSAGE_SCHEDULED];
+}
+
+static err_t fire_chunk(struct core *core, const struct due_row *row, uint32_t *work)
 {
     struct sub *sub = state_sub(core, bytes_get_be32(row->key + IDS_OFFSET));
     struct lane *lane =
@@ -111,23 +119,27 @@ static err_t fire_chunk(struct core *core, const struct due_row *row)
     if (chunk == NULL) {
         return NULL;
     }
+    uint32_t before = count_out(chunk);
     TRY(delivery_come_due(core, chunk));
+    *work += before - count_out(chunk);
     return chunk_due_fired(core, chunk, row->due_ms);
 }
 
-err_t due_fire(struct core *core, bool *worked)
+err_t due_fire(struct core *core, uint32_t *work)
 {
     struct due_row row;
     bool found = false;
+    *work = 0;
     TRY(due_first(core, &row, &found));
-    *worked = found && row.due_ms <= core->now_ms;
-    if (!*worked) {
+    if (!found || row.due_ms > core->now_ms) {
         return NULL;
     }
     struct span key = span_of(row.key, row.key_size);
     TRY(state_remove(core, STORE_DUE, key));
     if (is_kind(key, DUE_CHUNK)) {
-        return fire_chunk(core, &row);
+        *work = CHUNK_WORK;
+        return fire_chunk(core, &row, work);
     }
+    *work = DEDUP_WORK;
     return is_kind(key, DUE_DEDUP) ? dedup_expire(core, row.key + IDS_OFFSET) : NULL;
 }

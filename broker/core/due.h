@@ -32,8 +32,8 @@ bool due_valid(struct span key);
 
 /* The earliest row; `found` false when there is none. */
 err_t due_first(struct core *core, struct due_row *out, bool *found) MUST_CHECK;
-/* Removes the earliest row that is due and does what it is for; `worked` false when nothing is due.
- */
-err_t due_fire(struct core *core, bool *worked) MUST_CHECK;
+/* Removes the earliest row that is due and does what it is for; `work` is what that cost, 0 when
+ * nothing is due. */
+err_t due_fire(struct core *core, uint32_t *work) MUST_CHECK;
 
 #endif

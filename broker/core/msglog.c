@@ -542,23 +542,23 @@ static bool is_wasteful(const struct core *core)
            log->size / log->entries * (log->entries - needed) > core->options.slack_size;
 }
 
-err_t msglog_clean(struct core *core, uint64_t checkpoint, bool *worked)
+err_t msglog_clean(struct core *core, uint64_t checkpoint, uint32_t *work)
 {
     struct segment *segment = NULL;
-    *worked = false;
+    *work = 0;
     if (core->gc_rows == 0) {
         return NULL;
     }
     TRY(listed_segment(core, GC_DEAD, checkpoint, &segment));
     if (segment != NULL) {
-        *worked = true;
+        *work = 1 + segment->rows;
         return delete_segment(core, segment);
     }
     if (is_wasteful(core)) {
         TRY(listed_segment(core, GC_SPARSE, checkpoint, &segment));
     }
     if (segment != NULL) {
-        *worked = true;
+        *work = 1 + segment->rows + segment->entries;
         return rewrite_segment(core, segment);
     }
     return NULL;

@@ -46,8 +46,9 @@ uint64_t msglog_end(const struct core *core);
 err_t msglog_flush(struct core *core) MUST_CHECK;
 
 /* One piece of cleaning within what lies before `checkpoint`: deletes a dead segment, or rewrites a
- * sparse one when the log holds much more than it needs. `worked` false: nothing to do. */
-err_t msglog_clean(struct core *core, uint64_t checkpoint, bool *worked) MUST_CHECK;
+ * sparse one when the log holds much more than it needs. `work` is what that cost, about as much as
+ * so many messages; 0: nothing to do. */
+err_t msglog_clean(struct core *core, uint64_t checkpoint, uint32_t *work) MUST_CHECK;
 
 /* Reads the log again from a position; `visit` is called for every record in order. */
 typedef err_t (*msglog_visit)(struct core *core, const struct record *record, uint64_t position);
