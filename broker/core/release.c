@@ -129,6 +129,34 @@ static err_t sweep_add(struct core *core, struct sweep values)
     return NULL;
 }
 
+/* The sweep with the same key as this one: a subscription that went back has skipped from the same
+ * place twice. They are made one, as a row can stand for one only. */
+static struct sweep *find_equal(const struct sweep *sweep)
+{
+    const struct list *sweeps = &sweep->shard->sweeps;
+    for (struct list_link *link = list_first(sweeps); link != NULL;
+         link = list_next(sweeps, link)) {
+        struct sweep *other = container_of(link, struct sweep, link);
+        if (other != sweep && other->sub_id == sweep->sub_id && other->from == sweep->from) {
+            return other;
+        }
+    }
+    return NULL;
+}
+
+static err_t extend(struct core *core, struct sweep *sweep, uint64_t to)
+{
+    sweep->to = to > sweep->to ? to : sweep->to;
+    return sweep_store(core, sweep);
+}
+
+static void sweep_forget(struct core *core, struct sweep *sweep)
+{
+    list_remove(&sweep->link);
+    list_remove(&sweep->work_link);
+    pool_give(&core->sweep_pool, sweep);
+}
+
 err_t release_sweep(struct core *core, struct shard *shard, uint32_t sub_id, uint64_t from,
                     uint64_t to)
 {
@@ -136,6 +164,10 @@ err_t release_sweep(struct core *core, struct shard *shard, uint32_t sub_id, uin
         return NULL;
     }
     struct sweep sweep = {.shard = shard, .sub_id = sub_id, .from = from, .to = to};
+    struct sweep *equal = find_equal(&sweep);
+    if (equal != NULL) {
+        return extend(core, equal, to);
+    }
     TRY(sweep_store(core, &sweep));
     return sweep_add(core, sweep);
 }
@@ -159,12 +191,14 @@ err_t release_step(struct core *core, bool *worked)
     set_range(number, sweep->from, end, bits);
     sweep->from = end;
     TRY(release_bits(core, shard, number, bits));
-    if (sweep->from < sweep->to) {
+    struct sweep *equal = find_equal(sweep);
+    if (sweep->from < sweep->to && equal == NULL) {
         return sweep_store(core, sweep);
     }
-    list_remove(&sweep->link);
-    list_remove(&sweep->work_link);
-    pool_give(&core->sweep_pool, sweep);
+    if (sweep->from < sweep->to) {
+        TRY(extend(core, equal, sweep->to));
+    }
+    sweep_forget(core, sweep);
     return NULL;
 }
 

@@ -12,7 +12,7 @@
 #include "broker/base/bytes.h"
 #include "broker/core/state.h"
 
-enum { TOPIC = 1, SHARD = 10, SUB = 100, TICK_BUDGET = 4096 };
+enum { TOPIC = 1, SHARD = 10, SUB = 100, OTHER = 101, TICK_BUDGET = 4096 };
 
 static struct core_fixture fixture;
 
@@ -82,11 +82,41 @@ static void keys_expire_under_load(void **state)
     assert_true(left <= 6 * MESSAGES);
 }
 
+/* ---- sweeps --------------------------------------------------------------------------------- */
+
+static void seek(enum start_at to)
+{
+    struct command command = {.type = COMMAND_SEEK, .seek = {.sub_id = SUB, .to = to}};
+    core_fixture_apply(&fixture, &command, ERR_NONE);
+}
+
+/* Two skips from the same place, the second before the first has been worked off, survive a stop
+ * in between: everything they passed is released. */
+static void skips_from_one_place(void **state)
+{
+    (void)state;
+    core_fixture_topic(&fixture, TOPIC, SHARD, 1, NULL);
+    core_fixture_sub(&fixture, SUB, TOPIC, NULL);
+    core_fixture_sub(&fixture, OTHER, TOPIC, NULL);
+    core_fixture_fill(&fixture, TOPIC, SHARD, 100);
+    seek(START_LATEST);
+    seek(START_EARLIEST);
+    core_fixture_fill(&fixture, TOPIC, SHARD, 100);
+    seek(START_LATEST);
+    assert_int_equal(core_fixture_drain(&fixture, OTHER), 200);
+    core_fixture_commit(&fixture);
+    tick(1); /* one step: the first skip is worked off */
+    core_fixture_commit(&fixture);
+    core_fixture_restart(&fixture);
+    core_fixture_advance(&fixture, 0); /* what is still needed then is checked at the end */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(log_shrinks_under_load, setup, teardown),
         cmocka_unit_test_setup_teardown(keys_expire_under_load, setup, teardown),
+        cmocka_unit_test_setup_teardown(skips_from_one_place, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
