@@ -117,13 +117,53 @@ static void test_splice(void **state)
     expect(&to, "abcd");
 }
 
+enum { SORTED_COUNT = 300 };
+
+struct numbered {
+    int number;
+    int place;
+    struct list_link link;
+};
+
+static bool numbered_before(const struct list_link *a, const struct list_link *b)
+{
+    return container_of(a, const struct numbered, link)->number <
+           container_of(b, const struct numbered, link)->number;
+}
+
+/* Sorting orders by number, keeps the order of equals and loses nothing, whatever the length. */
+static void sort_is_stable_and_complete(void **state)
+{
+    (void)state;
+    static struct numbered elements[SORTED_COUNT];
+    for (int count = 0; count <= SORTED_COUNT; count += count < 5 ? 1 : 59) {
+        struct list list;
+        list_init(&list);
+        for (int i = 0; i < count; i++) {
+            elements[i] = (struct numbered){.number = i * 7919 % 13, .place = i};
+            list_append(&list, &elements[i].link);
+        }
+        list_sort(&list, numbered_before);
+        int seen = 0;
+        const struct numbered *last = NULL;
+        for (const struct list_link *link = list_first(&list); link != NULL;
+             link = list_next(&list, link), seen++) {
+            const struct numbered *element = container_of(link, const struct numbered, link);
+            assert_true(last == NULL || last->number < element->number ||
+                        (last->number == element->number && last->place < element->place));
+            assert_ptr_equal(link->next->prev, link);
+            last = element;
+        }
+        assert_int_equal(seen, count);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_linked, setup),
-        cmocka_unit_test_setup(test_order, setup),
-        cmocka_unit_test_setup(test_pop, setup),
-        cmocka_unit_test_setup(test_splice, setup),
+        cmocka_unit_test_setup(test_linked, setup),    cmocka_unit_test_setup(test_order, setup),
+        cmocka_unit_test_setup(test_pop, setup),       cmocka_unit_test_setup(test_splice, setup),
+        cmocka_unit_test(sort_is_stable_and_complete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
