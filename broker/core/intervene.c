@@ -84,9 +84,9 @@ static err_t skip_in_chunk(struct core *core, struct lane *lane, uint64_t number
     return NULL;
 }
 
-/* Moves the cursor forward: what it passes is done, and is released in steps. The chunk it is in may
- * be in memory only; those after it are there, without content, when it has been moved back before
- * and they still wait for a due time. */
+/* Moves the cursor forward: what it passes is done, and is released in steps. The chunk it is in
+ * may be in memory only; those after it are there, without content, when it has been moved back
+ * before and they still wait for a due time. */
 static err_t skip_to(struct core *core, struct lane *lane, uint64_t target)
 {
     uint64_t number = lane->cursor / CHUNK_SIZE;
@@ -152,7 +152,8 @@ static err_t go_back_to(struct core *core, struct lane *lane, uint64_t target)
     const uint32_t all =
         1U << MESSAGE_LEASED | 1U << MESSAGE_SCHEDULED | 1U << MESSAGE_READY | 1U << MESSAGE_DEAD;
     struct chunk *chunk = NULL;
-    TRY(chunk_get(core, lane, lane->cursor / CHUNK_SIZE, false, &chunk)); /* may be in memory only */
+    /* It may be in memory only. */
+    TRY(chunk_get(core, lane, lane->cursor / CHUNK_SIZE, false, &chunk));
     if (chunk != NULL) {
         TRY(delivery_reset(core, chunk, target, all));
     }

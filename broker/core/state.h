@@ -203,8 +203,8 @@ struct shard *state_shard(const struct core *core, uint32_t id);
 struct sub *state_sub(const struct core *core, uint32_t id); /* also a dropping one */
 struct lane *state_lane(const struct sub *sub, uint32_t shard_id);
 
-/* Sets or clears the lane's bit of `available`: after any change of its cursor or of what is ready. A
- * pull divides by their number, so that a bit left behind would change what it gives. */
+/* Sets or clears the lane's bit of `available`: after any change of its cursor or of what is ready.
+ * A pull divides by their number, so that a bit left behind would change what it gives. */
 void state_update_available(struct lane *lane);
 
 /* The subscription may have something to pull now. */
