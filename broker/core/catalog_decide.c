@@ -304,6 +304,7 @@ static err_t topic_state(struct deciding *deciding, struct catalog_change *chang
     if (!may_move(deciding, change, from, topic == NULL ? 0 : topic->version)) {
         return NULL;
     }
+    assert(topic != NULL); /* what is not there may move nowhere */
     if (change->to == CATALOG_NONE) {
         return remove_topic(deciding, topic);
     }
@@ -321,6 +322,7 @@ static err_t sub_state(struct deciding *deciding, struct catalog_change *change)
     if (!may_move(deciding, change, from, sub == NULL ? 0 : sub->version)) {
         return NULL;
     }
+    assert(sub != NULL); /* what is not there may move nowhere */
     if (change->to == CATALOG_NONE) {
         return remove_row(deciding, CATALOG_KIND_SUB, sub->id);
     }
