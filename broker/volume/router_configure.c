@@ -107,7 +107,8 @@ static void send_volumes(struct router_configure *configure)
     struct router *router = operation->router;
     const struct catalog_change *change = &configure->change;
     const struct catalog_topic *topic = catalog_topic(router->catalog, change->topic);
-    bool of_sub = change->op == CATALOG_SUB_PUT || change->op == CATALOG_SUB_STATE;
+    enum catalog_op op = change->op;
+    bool of_sub = op == CATALOG_SUB_PUT || op == CATALOG_SUB_STATE;
     const struct catalog_sub *sub =
         topic == NULL || !of_sub ? NULL : catalog_sub(topic, change->sub);
     if (topic == NULL || (of_sub && sub == NULL)) {
@@ -115,7 +116,7 @@ static void send_volumes(struct router_configure *configure)
         return;
     }
     for (uint32_t volume = 0; volume < router->volume_count; volume++) {
-        switch (change->op) {
+        switch (op) {
         case CATALOG_TOPIC_PUT:
             send_topic_put(operation, volume, topic);
             break;
@@ -130,9 +131,9 @@ static void send_volumes(struct router_configure *configure)
             break;
         }
     }
-    if (change->op == CATALOG_TOPIC_STATE) {
+    if (op == CATALOG_TOPIC_STATE) {
         wake_topic(router, topic);
-    } else if (change->op == CATALOG_SUB_STATE) {
+    } else if (op == CATALOG_SUB_STATE) {
         router_wake_all(router, sub->id);
     }
 }

@@ -1,5 +1,6 @@
 /* Publish, settle, peek, change and stats: requests that ask each volume concerned once, or one
  * after the other. */
+#include <assert.h>
 #include <string.h>
 
 #include "broker/volume/router_internal.h"
@@ -159,6 +160,8 @@ void router_start_publish(struct router *router, struct router_publish *publish)
         router_finish(operation);
         return;
     }
+    assert(topic != NULL); /* else the operation has failed */
+    assert(volumes != NULL);
     bool one_volume = true;
     for (uint32_t index = 0; index < publish->count; index++) {
         const struct catalog_shard *shard = NULL;
@@ -368,6 +371,7 @@ void router_start_peek(struct router *router, struct router_peek *peek)
         router_finish(operation);
         return;
     }
+    assert(sub != NULL); /* else the operation has failed */
     peek_ask(peek, sub->id);
 }
 
@@ -432,6 +436,7 @@ void router_start_change(struct router *router, struct router_change *change)
         }
         struct router_call *call = router_call_new(operation, volume, change->command.type);
         if (call != NULL) {
+            assert(sub != NULL); /* else the operation has failed */
             call->call.command = change->command;
             complete_change(&call->call.command, sub->id,
                             shard == NULL ? 0 : shard->place.shard_id);
