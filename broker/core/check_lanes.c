@@ -86,6 +86,7 @@ static err_t check_chunk_indexes(struct counting *counting, const struct chunk *
     }
     if (chunk->due_indexed_ms != 0) {
         TRY(due_has_chunk(checking->core, chunk, chunk->due_indexed_ms, &due));
+        checking->due_rows += due;
     }
     if (!due || (due_ms != 0 && (chunk->due_indexed_ms == 0 || chunk->due_indexed_ms > due_ms))) {
         lane_problem(checking, chunk->lane, "nothing will wake in time chunk", chunk->number);
@@ -113,9 +114,6 @@ static err_t check_lane(struct checking *checking, struct lane *lane)
 {
     struct counting counting = {.checking = checking, .lane = lane};
     checking->delivery_rows++;
-    if (lane->cursor > lane->shard->next_sequence) {
-        lane_problem(checking, lane, "the cursor is beyond the shard's end, at", lane->cursor);
-    }
     for (uint64_t number = 0;; number++) {
         TRY(delivery_next_chunk(checking->core, lane, STORE_DELIVERY, number, &number));
         if (number == UINT64_MAX) {
@@ -165,12 +163,16 @@ err_t check_lanes(struct checking *checking)
 
 /* ---- DUE, DEDUP, SWEEP ---------------------------------------------------------------------- */
 
+/* A key used again after its window has two rows until the first one's time is looked at. */
 static err_t check_due_row(struct checking *checking, struct span key, struct span value)
 {
+    struct span dedup_key;
+    bool found = false;
     (void)value;
-    if (!due_valid(key)) {
-        CHECK_PROBLEM(checking, "the index of what happens when has a damaged row");
+    if (due_dedup_key(key, &dedup_key)) {
+        TRY(has_row(checking, STORE_DEDUP, dedup_key, &found));
     }
+    checking->due_rows += found;
     return NULL;
 }
 
@@ -201,7 +203,8 @@ static err_t check_sweep_row(struct checking *checking, struct span key, struct 
 
 err_t check_times(struct checking *checking)
 {
-    TRY(check_table(checking, STORE_DUE, check_due_row));
     TRY(check_table(checking, STORE_DEDUP, check_dedup_row));
+    TRY(check_table(checking, STORE_DUE, check_due_row));
+    check_orphans(checking, STORE_DUE, "the index of what happens when", checking->due_rows);
     return check_table(checking, STORE_SWEEP, check_sweep_row);
 }

@@ -43,31 +43,29 @@ static void name_damage(struct checking *checking, const struct record *record, 
     buf_deinit(&topic);
 }
 
-static void verify(struct reading *reading, struct span bytes, uint64_t size, uint64_t position)
+static void count_record(struct reading *reading, uint64_t size)
 {
-    struct record record = {0};
     reading->entries++;
     reading->size += size;
     reading->checking->report->records++;
-    if (!record_get(bytes, &record)) {
-        name_damage(reading->checking, &record, position);
-    }
 }
 
 static void read_records(struct reading *reading, struct span row, uint64_t position)
 {
+    struct msglog_item item;
     size_t offset = ROW_HEADER_SIZE;
-    while (offset < row.size) {
-        struct record record;
-        uint64_t size = 0;
-        struct span rest = span_of(row.data + offset, row.size - offset);
-        if (!record_peek(rest, &record, &size) || size > rest.size) {
-            CHECK_PROBLEM(reading->checking, "a log row cannot be read from position %016llx on",
-                          (unsigned long long)(position | offset));
-            return;
+    bool damaged = false;
+    bool named = false;
+    while (msglog_row_next(row, &offset, &item, &damaged)) {
+        count_record(reading, item.size);
+        if (!item.sound) {
+            named = true;
+            name_damage(reading->checking, &item.record, position | item.offset);
         }
-        verify(reading, rest, size, position | offset);
-        offset += size;
+    }
+    if (damaged && !named) {
+        CHECK_PROBLEM(reading->checking, "parts of the log row at position %016llx cannot be read",
+                      (unsigned long long)position);
     }
 }
 
@@ -88,7 +86,11 @@ static err_t add_large(struct reading *reading, struct span row)
                    (unsigned long long)reading->large_size);
     }
     if (reading->large.size >= reading->large_size) {
-        verify(reading, buf_span(&reading->large), reading->large_size, reading->large_at);
+        struct record record = {0};
+        count_record(reading, reading->large_size);
+        if (!record_get(buf_span(&reading->large), &record)) {
+            name_damage(reading->checking, &record, reading->large_at);
+        }
         reading->large_at = 0;
     }
     return NULL;

@@ -17,6 +17,7 @@ struct checking {
     uint64_t delivery_rows; /* as the lanes explain them */
     uint64_t ready_rows;
     uint64_t dead_rows;
+    uint64_t due_rows;
     uint64_t log_entries; /* as the segments count them */
     uint64_t log_live;
     uint64_t log_size;

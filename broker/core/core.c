@@ -166,19 +166,22 @@ static err_t update_due(struct core *core)
     return NULL;
 }
 
-static err_t recover_record(struct core *core, const struct record *record, uint64_t position)
+/* Records of one shard lie in the log without gaps, so one that is not sound is believed only when
+ * it is the very next; a gap before a sound one is what damage has hidden. Messages in a gap have
+ * no position, and are reported as corrupt when they are wanted. */
+static err_t recover_record(struct core *core, const struct record *record, uint64_t position,
+                            bool sound)
 {
     struct shard *shard = state_shard(core, record->shard_id);
-    /* The shard may have been removed since. A sequence far from the shard's end is damage: records
-     * of one shard lie in the log without gaps. */
-    if (shard == NULL) {
-        return NULL;
+    if (shard == NULL || (!sound && record->sequence != shard->next_sequence)) {
+        return NULL; /* the shard may have been removed since */
     }
-    if (record->sequence > shard->next_sequence) {
+    /* Full blocks and the end of a shard are stored together. */
+    if (record->sequence / CHUNK_SIZE > shard->next_sequence / CHUNK_SIZE) {
         core->corrupt++;
         return NULL;
     }
-    if (record->sequence == shard->next_sequence && topic_retains(shard->topic)) {
+    if (record->sequence >= shard->next_sequence && topic_retains(shard->topic)) {
         shard->retained_bytes += record_size(record);
     }
     return block_recover(core, shard, record->sequence, position);
@@ -208,6 +211,40 @@ static err_t load_meta(struct core *core, uint64_t *end, uint64_t *checkpoint)
     return NULL;
 }
 
+/* A cursor behind a shard's end says that the log's last messages are damaged beyond recognition:
+ * their sequences must not be given again. They were in the unfinished block; a cursor further away
+ * is damaged itself. */
+static err_t raise_end(struct core *core, struct shard *shard, const struct lane *lane)
+{
+    uint64_t block_end = (shard->next_sequence / CHUNK_SIZE + 1) * CHUNK_SIZE;
+    if (lane->cursor <= shard->next_sequence) {
+        return NULL;
+    }
+    if (lane->cursor > block_end) {
+        return ERR(CORRUPT, "the cursor of subscription %u is beyond the end of shard %u",
+                   lane->sub->id, shard->id);
+    }
+    shard->next_sequence = lane->cursor;
+    core->corrupt++;
+    return NULL;
+}
+
+static err_t check_ends(struct core *core)
+{
+    uint64_t published_max = core->log.appended_bytes / RECORD_HEADER_MIN;
+    size_t at = 0;
+    struct shard *shard;
+    while ((shard = map_each(&core->shards, &at)) != NULL) {
+        for (size_t index = 0; index < shard->lanes.count; index++) {
+            TRY(raise_end(core, shard, shard->lanes.items[index]));
+        }
+        if (shard->next_sequence > published_max || shard->retained_from > shard->next_sequence) {
+            return ERR(CORRUPT, "shard %u ends where it never was", shard->id);
+        }
+    }
+    return NULL;
+}
+
 static void set_available(struct core *core)
 {
     size_t at = 0;
@@ -230,10 +267,11 @@ static err_t core_load(struct machine *machine, struct store_txn *txn)
     TRY(load_meta(core, &end, &checkpoint));
     TRY(msglog_open(core, end));
     TRY(topic_load(core));
-    TRY(release_load(core));
     TRY(store_entries(txn, STORE_GC, &core->gc_rows));
     TRY(msglog_scan(core, checkpoint, recover_record));
     core->checkpoint = checkpoint;
+    TRY(check_ends(core));
+    TRY(release_load(core));
     set_available(core);
     return update_due(core);
 }

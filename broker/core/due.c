@@ -72,9 +72,10 @@ static bool is_kind(struct span key, enum due_kind kind)
     return key.size == size && key.data[KIND_OFFSET] == kind;
 }
 
-bool due_valid(struct span key)
+bool due_dedup_key(struct span key, struct span *out)
 {
-    return is_kind(key, DUE_CHUNK) || is_kind(key, DUE_DEDUP);
+    *out = span_of(key.data + IDS_OFFSET, DEDUP_KEY_SIZE);
+    return is_kind(key, DUE_DEDUP);
 }
 
 err_t due_first(struct core *core, struct due_row *out, bool *found)

@@ -23,12 +23,13 @@ err_t due_remove_chunk(struct core *core, const struct chunk *chunk, uint64_t du
 err_t due_add_dedup(struct core *core, const uint8_t key[DEDUP_KEY_SIZE],
                     uint64_t due_ms) MUST_CHECK;
 
-/* For checks: whether a row is there, and whether a row's key is one of those described above. */
+/* For checks: whether a row is there; the idempotency key that a row is about, false for another.
+ */
 err_t due_has_chunk(struct core *core, const struct chunk *chunk, uint64_t due_ms,
                     bool *out) MUST_CHECK;
+bool due_dedup_key(struct span key, struct span *out);
 err_t due_has_dedup(struct core *core, const uint8_t key[DEDUP_KEY_SIZE], uint64_t due_ms,
                     bool *out) MUST_CHECK;
-bool due_valid(struct span key);
 
 /* The earliest row; `found` false when there is none. */
 err_t due_first(struct core *core, struct due_row *out, bool *found) MUST_CHECK;

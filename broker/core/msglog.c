@@ -426,8 +426,11 @@ static err_t delete_segment(struct core *core, struct segment *segment)
 }
 
 /* Moves a record that is still needed to the tail. */
-static err_t rewrite(struct core *core, const struct record *record, uint64_t position)
+static err_t rewrite(struct core *core, const struct record *record, uint64_t position, bool sound)
 {
+    if (!sound) {
+        return NULL; /* damaged: it stays where it is, and so does its segment */
+    }
     struct shard *shard = state_shard(core, record->shard_id);
     uint64_t present = 0;
     bool needed = false;
@@ -444,7 +447,8 @@ static err_t rewrite(struct core *core, const struct record *record, uint64_t po
     bool ok = false;
     TRY(msglog_read(core, position, record->shard_id, record->sequence, &whole, &ok));
     if (!ok) {
-        return NULL; /* damaged: it stays where it is, and so does its segment */
+        return ERR(CORRUPT, "a message changes while it is read: shard %u, sequence %llu",
+                   record->shard_id, (unsigned long long)record->sequence);
     }
     uint64_t moved = 0;
     buf_reset(&core->copy);
@@ -458,7 +462,64 @@ static err_t rewrite(struct core *core, const struct record *record, uint64_t po
     return msglog_release(core, position);
 }
 
-/* Calls `visit` for each record of one row. `damaged`: the rest of it cannot be read. */
+static bool is_sound(struct span row, size_t offset)
+{
+    struct record record;
+    return record_get(span_of(row.data + offset, row.size - offset), &record);
+}
+
+/* Where to go on after a damaged record: where its header says that it ends if that is right, else
+ * at the next place where a sound one begins. */
+static size_t after_damage(struct span row, size_t offset, uint64_t size)
+{
+    if (size != 0 && (offset + size == row.size || is_sound(row, offset + size))) {
+        return offset + size;
+    }
+    do {
+        offset++;
+    } while (offset < row.size && !is_sound(row, offset));
+    return offset;
+}
+
+bool msglog_row_next(struct span row, size_t *offset, struct msglog_item *out, bool *damaged)
+{
+    while (*offset < row.size) {
+        struct span rest = span_of(row.data + *offset, row.size - *offset);
+        bool named = record_peek(rest, &out->record, &out->size) && out->size <= rest.size;
+        out->offset = *offset;
+        out->sound = named && record_get(rest, &out->record);
+        if (out->sound) {
+            *offset += out->size;
+            return true;
+        }
+        *damaged = true;
+        *offset = after_damage(row, *offset, named ? out->size : 0);
+        if (named) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static err_t visit_large(struct core *core, uint64_t position, struct span row, msglog_visit visit,
+                         bool *damaged)
+{
+    struct record record;
+    struct record whole;
+    uint64_t size = 0;
+    bool sound = false;
+    struct span first = span_of(row.data + ROW_HEADER_SIZE, row.size - ROW_HEADER_SIZE);
+    if (!record_peek(first, &record, &size)) {
+        *damaged = true;
+        return NULL;
+    }
+    position |= ROW_HEADER_SIZE;
+    TRY(msglog_read(core, position, record.shard_id, record.sequence, &whole, &sound));
+    *damaged = !sound;
+    return visit(core, &record, position, sound);
+}
+
+/* Calls `visit` for each record of one row; `damaged`: some of it cannot be read. */
 static err_t visit_row(struct core *core, uint64_t position, struct span row, msglog_visit visit,
                        bool *damaged)
 {
@@ -466,19 +527,13 @@ static err_t visit_row(struct core *core, uint64_t position, struct span row, ms
     if (*damaged || row.data[1] == MSGLOG_CONTINUED) {
         return NULL;
     }
+    if (row.data[1] == MSGLOG_FIRST) {
+        return visit_large(core, position, row, visit, damaged);
+    }
     size_t offset = ROW_HEADER_SIZE;
-    while (offset < row.size) {
-        struct record record;
-        uint64_t size = 0;
-        if (!record_peek(span_of(row.data + offset, row.size - offset), &record, &size)) {
-            *damaged = true;
-            return NULL;
-        }
-        TRY(visit(core, &record, position | offset));
-        if (row.data[1] == MSGLOG_FIRST) {
-            return NULL;
-        }
-        offset += size;
+    struct msglog_item item;
+    while (msglog_row_next(row, &offset, &item, damaged)) {
+        TRY(visit(core, &item.record, position | item.offset, item.sound));
     }
     return NULL;
 }

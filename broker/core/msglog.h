@@ -50,8 +50,22 @@ err_t msglog_flush(struct core *core) MUST_CHECK;
  * so many messages; 0: nothing to do. */
 err_t msglog_clean(struct core *core, uint64_t checkpoint, uint32_t *work) MUST_CHECK;
 
-/* Reads the log again from a position; `visit` is called for every record in order. */
-typedef err_t (*msglog_visit)(struct core *core, const struct record *record, uint64_t position);
+/* One record of a row that holds whole ones. */
+struct msglog_item {
+    struct record record;
+    size_t offset; /* of it in the row */
+    uint64_t size;
+    bool sound; /* its bytes pass their check; else only its header can be read, and may be wrong */
+};
+/* The next one at or after `*offset`, which it moves past it. Damage hides no more than it hit: the
+ * walk goes on at the next sound record. `damaged` is set, and never cleared, when it met any.
+ * False at the end. */
+bool msglog_row_next(struct span row, size_t *offset, struct msglog_item *out, bool *damaged);
+
+/* Reads the log again from a position; `visit` is called for every record in order. A record that
+ * is not sound comes too when its header can be read. */
+typedef err_t (*msglog_visit)(struct core *core, const struct record *record, uint64_t position,
+                              bool sound);
 err_t msglog_scan(struct core *core, uint64_t position, msglog_visit visit) MUST_CHECK;
 
 /* Sets up the tail after a start: the next segment and row to write. */

@@ -218,9 +218,12 @@ err_t release_load(struct core *core)
                 .from = bytes_get_be64(cursor->key.data + 8),
                 .to = bytes_get_le64(cursor->value.data + 1),
             };
-            if (sweep.shard != NULL) {
+            bool sound = sweep.shard != NULL && sweep.from < sweep.to &&
+                         sweep.to <= sweep.shard->next_sequence;
+            if (sound) {
                 TRY_OUT(sweep_add(core, sweep));
             }
+            core->corrupt += !sound;
         }
         TRY_OUT(store_cursor_next(cursor, &found));
     }

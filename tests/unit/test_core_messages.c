@@ -550,6 +550,23 @@ static void idempotency_window(void **state)
     assert_int_equal(core_fixture_drain(&fixture, SUB), 6);
 }
 
+/* A key used again right after its window, before anything else happened, has a window of its own.
+ */
+static void idempotency_key_again(void **state)
+{
+    (void)state;
+    const struct topic_settings window = {.dedup_window_ms = 5000};
+    const struct message_in message = {.idempotency_key = span_text("k")};
+    core_fixture_topic(&fixture, TOPIC, SHARD, 1, &window);
+    assert_int_equal(publish(message, "once"), ERR_NONE);
+    fixture.now_ms += 5000;
+    assert_int_equal(publish(message, "again"), ERR_NONE);
+    assert_false(fixture.published.replayed);
+    core_fixture_advance(&fixture, 0); /* the first window's end */
+    assert_int_equal(publish(message, "again"), ERR_NONE);
+    assert_true(fixture.published.replayed);
+}
+
 /* A key used again with another message is refused, and the first message stays. */
 static void idempotency_key_reused(void **state)
 {
@@ -683,6 +700,7 @@ int main(void)
         TEST(delay_already_over),
         TEST(time_to_live),
         TEST(idempotency_window),
+        TEST(idempotency_key_again),
         TEST(idempotency_key_reused),
         TEST(no_window_no_memory),
         TEST(atomic_batch),
