@@ -14,25 +14,22 @@ enum {
     BYTES_SIZE = CONTENT_SIZE + CHECK_SIZE,
     GROUP_BYTES = 3,
     GROUP_DIGITS = 4,
-    ID_SIZE = 12,
 };
 
 /* Whole groups only: each receipt has exactly one text. */
 _Static_assert(BYTES_SIZE % GROUP_BYTES == 0, "a receipt has no padding");
 _Static_assert(BYTES_SIZE / GROUP_BYTES * GROUP_DIGITS + 1 == RECEIPT_TEXT_SIZE, "its text fits");
-_Static_assert(ID_SIZE * 2 + 1 == MESSAGE_ID_SIZE, "an id's text fits");
 
 static const char base64url[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-static const char hexadecimal[] = "0123456789abcdef";
 
-/* The value of a digit in an alphabet of `count`; false when it is none. */
-static bool digit_value(const char *alphabet, size_t count, uint8_t digit, uint32_t *out)
+/* The value of a digit; false when it is none. */
+static bool digit_value(uint8_t digit, uint32_t *out)
 {
-    const char *at = memchr(alphabet, digit, count);
+    const char *at = memchr(base64url, digit, sizeof base64url - 1);
     if (at == NULL) {
         return false;
     }
-    *out = (uint32_t)(at - alphabet);
+    *out = (uint32_t)(at - base64url);
     return true;
 }
 
@@ -72,7 +69,7 @@ static bool decode_text(struct span text, uint8_t out[BYTES_SIZE])
         uint32_t group = 0;
         for (size_t digit = 0; digit < GROUP_DIGITS; digit++) {
             uint32_t value = 0;
-            if (!digit_value(base64url, 64, *digits++, &value)) {
+            if (!digit_value(*digits++, &value)) {
                 return false;
             }
             group = group << 6 | value;
@@ -103,37 +100,5 @@ bool receipt_parse(struct span text, struct receipt *out)
         .grant = bytes_get_be32(bytes + 21),
         .attempt = bytes_get_be16(bytes + 25),
     };
-    return true;
-}
-
-void message_id_format(uint32_t shard_id, uint64_t sequence, char out[MESSAGE_ID_SIZE])
-{
-    uint8_t bytes[ID_SIZE];
-    bytes_put_be32(bytes, shard_id);
-    bytes_put_be64(bytes + 4, sequence);
-    for (size_t at = 0; at < ID_SIZE; at++) {
-        *out++ = hexadecimal[bytes[at] >> 4];
-        *out++ = hexadecimal[bytes[at] & 15];
-    }
-    *out = '\0';
-}
-
-bool message_id_parse(struct span text, uint32_t *shard_id, uint64_t *sequence)
-{
-    uint8_t bytes[ID_SIZE];
-    if (text.size != MESSAGE_ID_SIZE - 1) {
-        return false;
-    }
-    for (size_t at = 0; at < ID_SIZE; at++) {
-        uint32_t high = 0;
-        uint32_t low = 0;
-        if (!digit_value(hexadecimal, 16, text.data[2 * at], &high) ||
-            !digit_value(hexadecimal, 16, text.data[2 * at + 1], &low)) {
-            return false;
-        }
-        bytes[at] = (uint8_t)(high << 4 | low);
-    }
-    *shard_id = bytes_get_be32(bytes);
-    *sequence = bytes_get_be64(bytes + 4);
     return true;
 }

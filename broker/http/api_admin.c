@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "broker/core/lifecycle.h"
-#include "broker/core/receipt.h"
+#include "broker/core/message_id.h"
 #include "broker/http/api_request.h"
 
 /* ---- peek ----------------------------------------------------------------------------------- */

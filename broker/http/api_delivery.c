@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "broker/base/log.h"
+#include "broker/core/message_id.h"
 #include "broker/core/receipt.h"
 #include "broker/http/api_request.h"
 #include "broker/http/text.h"

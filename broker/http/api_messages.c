@@ -7,7 +7,7 @@
 #include <strings.h>
 
 #include "broker/core/attributes.h"
-#include "broker/core/receipt.h"
+#include "broker/core/message_id.h"
 #include "broker/http/api_request.h"
 #include "broker/http/json.h"
 #include "broker/http/text.h"
