@@ -19,6 +19,7 @@
 #include <jansson.h>
 
 #include "broker/core/attributes.h"
+#include "broker/core/message_id.h"
 #include "broker/core/receipt.h"
 #include "broker/http/api.h"
 #include "broker/http/api_request.h"
@@ -569,7 +570,7 @@ UNUSED static int fixture_set_up(void **state)
                    .wait_max_ms = 20000,
                    .waiters_max = 10},
         .version = "0.1.0+gabc1234.20260101",
-        .commit = "gabc1234",
+        .commit = "abc1234",
     };
     err_t err = api_create(&options, &api);
     assert_null(err);

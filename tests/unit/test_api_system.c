@@ -23,7 +23,7 @@ static void status_shows_the_broker(void **state)
     assert_int_equal(answer.status, 200);
     expect_document(answer.json, IN_status);
     expect_text(answer.json, "version", "0.1.0+gabc1234.20260101");
-    expect_text(answer.json, "commit", "gabc1234");
+    expect_text(answer.json, "commit", "abc1234");
     expect_text(answer.json, "started_at", "2026-01-02T03:04:05.678Z");
     expect_number(answer.json, "uptime_ms", 1234);
     expect_text(answer.json, "state", "running");
@@ -121,7 +121,7 @@ static void metrics_show_what_there_is(void **state)
     assert_int_equal(answer.status, 200);
     assert_string_equal(answer.content_type, METRICS_CONTENT_TYPE);
     static const char *const lines[] = {
-        "flare_build_info{version=\"0.1.0+gabc1234.20260101\",commit=\"gabc1234\"} 1\n",
+        "flare_build_info{version=\"0.1.0+gabc1234.20260101\",commit=\"abc1234\"} 1\n",
         "flare_start_time_seconds 1767323045.678\n",
         "flare_pulls_waiting 3\n",
         "flare_volume_state{volume=\"volume-0\",state=\"ready\"} 1\n",
