@@ -116,7 +116,7 @@ void config_print_value(struct buf *out, const struct config *config, size_t ind
 /* Every setting that has a value as a file that config_parse reads back to the same values. */
 void config_print(struct buf *out, const struct config *config);
 
-/* For --help, and as a page of Markdown. */
+/* For --help, and as a section of the reference page, in Markdown. */
 void config_print_help(struct buf *out);
 void config_print_reference(struct buf *out);
 

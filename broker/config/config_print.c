@@ -103,8 +103,6 @@ void config_print_reference(struct buf *out)
 {
     buf_append_text(
         out,
-        "# Settings of flared\n"
-        "\n"
         "Made from `broker/config/config.def`. A value comes from the first of these that has\n"
         "one: command line (`--name VALUE` or `--name=VALUE`), environment (`FLARE_NAME`), the\n"
         "file named by `--config` or `FLARE_CONFIG` (lines of `name = value`, comments after\n"
