@@ -183,20 +183,24 @@ static err_t lane_add(struct core *core, struct sub *sub, struct shard *shard, u
 {
     struct lane *lane = pool_take(&core->lane_pool);
     size_t words = sub->words;
-    if (lane == NULL || !array_append(&sub->lanes, lane) || !array_append(&shard->lanes, lane) ||
-        !bitmap_grow(&sub->available, &words, sub->lanes.count) ||
-        !bitmap_grow(&sub->dirty_lanes, &sub->words, sub->lanes.count)) {
+    if (lane == NULL) {
         return ERR(MEMORY, "no memory for a subscription's shard");
     }
+    /* Whole before anything else knows it: what runs out of memory below is taken apart again. */
     lane->sub = sub;
     lane->shard = shard;
-    lane->slot = sub->lanes.count - 1;
-    assert(lane->slot == 0 ||
-           ((const struct lane *)sub->lanes.items[lane->slot - 1])->shard->id < shard->id);
+    lane->slot = sub->lanes.count;
     lane->cursor = cursor;
     lane->epoch = 1;
     map_init(&lane->chunks);
     list_init(&lane->dirty_chunks);
+    assert(lane->slot == 0 ||
+           ((const struct lane *)sub->lanes.items[lane->slot - 1])->shard->id < shard->id);
+    if (!array_append(&sub->lanes, lane) || !array_append(&shard->lanes, lane) ||
+        !bitmap_grow(&sub->available, &words, sub->lanes.count) ||
+        !bitmap_grow(&sub->dirty_lanes, &sub->words, sub->lanes.count)) {
+        return ERR(MEMORY, "no memory for a subscription's shard");
+    }
     *out = lane;
     return NULL;
 }
@@ -242,10 +246,19 @@ static err_t change_retention(struct core *core, struct topic *topic, bool retai
     return NULL;
 }
 
+static bool topic_settings_equal(const struct topic_settings *a, const struct topic_settings *b)
+{
+    return a->retention_ms == b->retention_ms && a->retention_bytes == b->retention_bytes &&
+           a->dedup_window_ms == b->dedup_window_ms;
+}
+
+/* Each start puts every topic and subscription again: what is as it was is not written, so that a
+ * start works on a full disk. */
 err_t topic_put(struct core *core, const struct topic_put *put, struct reply *reply)
 {
     struct topic *topic = state_topic(core, put->topic_id);
-    if (topic == NULL) {
+    bool created = topic == NULL;
+    if (created) {
         TRY(topic_add(core, put->topic_id, &topic));
     }
     if (topic->dropping) {
@@ -253,8 +266,10 @@ err_t topic_put(struct core *core, const struct topic_put *put, struct reply *re
         return NULL;
     }
     bool retained = topic_retains(topic);
-    topic->settings = put->settings;
-    TRY(topic_write(core, topic));
+    if (created || !topic_settings_equal(&topic->settings, &put->settings)) {
+        topic->settings = put->settings;
+        TRY(topic_write(core, topic));
+    }
     for (uint32_t index = 0; index < put->shard_count; index++) {
         TRY(place_shard(core, topic, &put->shards[index]));
     }
@@ -279,6 +294,13 @@ static err_t start_cursor(struct core *core, const struct shard *shard, const st
     return NULL;
 }
 
+static bool sub_settings_equal(const struct sub_settings *a, const struct sub_settings *b)
+{
+    return a->lease_ms == b->lease_ms && a->retry_delay_ms == b->retry_delay_ms &&
+           a->max_attempts == b->max_attempts && a->max_in_flight == b->max_in_flight &&
+           a->ordering == b->ordering && a->mode == b->mode && a->paused == b->paused;
+}
+
 err_t topic_sub_put(struct core *core, const struct sub_put *put, struct reply *reply)
 {
     struct topic *topic = state_topic(core, put->topic_id);
@@ -291,8 +313,10 @@ err_t topic_sub_put(struct core *core, const struct sub_put *put, struct reply *
     if (created) {
         TRY(sub_add(core, topic, put->sub_id, &sub));
     }
-    sub->settings = put->settings;
-    TRY(sub_write(core, sub));
+    if (created || !sub_settings_equal(&sub->settings, &put->settings)) {
+        sub->settings = put->settings;
+        TRY(sub_write(core, sub));
+    }
     for (size_t index = 0; created && index < topic->shards.count; index++) {
         struct shard *shard = topic->shards.items[index];
         uint64_t cursor = 0;
@@ -315,6 +339,7 @@ err_t topic_sub_drop(struct core *core, uint32_t sub_id)
     sub->dropping = true;
     list_append(&core->dropping_subs, &sub->dropping_link);
     core->work = true;
+    TRY(state_wake(core, sub)); /* whoever waits for it learns that it is gone */
     return sub_write(core, sub);
 }
 
