@@ -3,7 +3,7 @@
 #include "broker/core/check_parts.h"
 #include "broker/core/msglog.h"
 
-enum { RECORD_SIZE_MAX = 64 * 1024 * 1024, SEGMENT_KEY_SIZE = 4, GC_KEY_SIZE = 5 };
+enum { SEGMENT_KEY_SIZE = 4, GC_KEY_SIZE = 5 };
 
 /* The log being read, in order. */
 struct reading {
@@ -101,7 +101,7 @@ static err_t begin_large(struct reading *reading, struct span row, uint64_t posi
     struct record record;
     struct span first = span_of(row.data + ROW_HEADER_SIZE, row.size - ROW_HEADER_SIZE);
     if (!record_peek(first, &record, &reading->large_size) ||
-        reading->large_size > RECORD_SIZE_MAX) {
+        reading->large_size > MESSAGE_SIZE_MAX) {
         CHECK_PROBLEM(reading->checking, "a log row cannot be read from position %016llx on",
                       (unsigned long long)(position | ROW_HEADER_SIZE));
         return NULL;
@@ -200,7 +200,7 @@ out:
 err_t check_log(struct checking *checking)
 {
     struct reading reading = {.checking = checking};
-    buf_init(&reading.large, RECORD_SIZE_MAX + ROW_SIZE_MAX);
+    buf_init(&reading.large, MESSAGE_SIZE_MAX + ROW_SIZE_MAX);
     err_t err = read_log(&reading);
     buf_deinit(&reading.large);
     return err;

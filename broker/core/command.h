@@ -28,8 +28,9 @@ enum {
     CORE_NAME_MAX = 255,
     CORE_KEY_MAX = 2048,
     CORE_ATTRIBUTES_MAX = 32768, /* encoded, see attributes.h */
-    CORE_SHARDS_MAX = 4096,      /* of one topic */
-    CORE_RECEIPTS_MAX = 10000,   /* of one command */
+    CORE_BODY_MAX = 64 * 1024 * 1024,
+    CORE_SHARDS_MAX = 4096,    /* of one topic */
+    CORE_RECEIPTS_MAX = 10000, /* of one command */
     CORE_PULL_MAX = 10000,
     CORE_NOTE_MAX = 1024, /* text that says why a message was given back */
 };

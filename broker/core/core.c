@@ -24,7 +24,6 @@ enum {
     SLACK_SIZE = 32 * 1024 * 1024,
     SEGMENT_ENTRIES = 4096,
     CACHED_MAX = 8192,
-    MESSAGE_SIZE_MAX = 64 * 1024 * 1024, /* of any record; requests are bounded well below */
     IDLE_MS = 2000, /* without a publish for so long, the log's tail is indexed so that dead
                        segments can go */
 };

@@ -60,7 +60,7 @@ err_t dedup_note(struct core *core, const struct topic *topic, const struct mess
 {
     uint8_t key[DEDUP_KEY_SIZE];
     uint8_t value[DEDUP_VALUE_SIZE] = {DEDUP_VERSION};
-    uint64_t expires_ms = core->now_ms + topic->settings.dedup_window_ms;
+    uint64_t expires_ms = state_later(core->now_ms, topic->settings.dedup_window_ms);
     make_key(topic, message->idempotency_key, key);
     bytes_put_le32(value + 4, result->shard_id);
     bytes_put_le64(value + 8, result->sequence);

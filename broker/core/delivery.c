@@ -68,7 +68,7 @@ err_t delivery_return(struct core *core, struct chunk *chunk, uint32_t index, ui
         return delivery_bury(core, chunk, index, DEAD_ATTEMPTS, note);
     }
     if (delay_ms > 0) {
-        entry->due_ms = core->now_ms + delay_ms;
+        entry->due_ms = state_later(core->now_ms, delay_ms);
         TRY(chunk_move(core, chunk, index, LIFECYCLE_POSTPONE));
         return chunk_due(core, chunk, entry->due_ms);
     }

@@ -22,8 +22,8 @@ static err_t append(struct core *core, struct shard *shard, const struct message
         .shard_id = shard->id,
         .sequence = shard->next_sequence,
         .published_ms = core->now_ms,
-        .not_before_ms = message->delay_ms == 0 ? 0 : core->now_ms + message->delay_ms,
-        .expires_ms = message->ttl_ms == 0 ? 0 : core->now_ms + message->ttl_ms,
+        .not_before_ms = message->delay_ms == 0 ? 0 : state_later(core->now_ms, message->delay_ms),
+        .expires_ms = message->ttl_ms == 0 ? 0 : state_later(core->now_ms, message->ttl_ms),
         .payload_hash = message->payload_hash,
         .key_size = (uint32_t)message->key.size,
         .attributes_size = (uint32_t)message->attributes.size,
@@ -40,6 +40,13 @@ static err_t append(struct core *core, struct shard *shard, const struct message
     return wake_lanes(core, shard);
 }
 
+/* What is larger could be stored but not read again. */
+static bool is_too_large(const struct message_in *message)
+{
+    return message->key.size > CORE_KEY_MAX || message->attributes.size > CORE_ATTRIBUTES_MAX ||
+           message->body.size > CORE_BODY_MAX;
+}
+
 /* Looks whether the message may be published; `result` has its code, and the first result when it
  * is a replay. */
 static err_t check(struct core *core, const struct topic *topic, const struct message_in *message,
@@ -49,6 +56,10 @@ static err_t check(struct core *core, const struct topic *topic, const struct me
     const struct shard *shard = state_shard(core, message->shard_id);
     if (shard == NULL || shard->topic != topic) {
         result->code = ERR_NOT_FOUND;
+        return NULL;
+    }
+    if (is_too_large(message)) {
+        result->code = ERR_TOO_LARGE;
         return NULL;
     }
     if (!dedup_applies(topic, message)) {

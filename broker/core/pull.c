@@ -3,7 +3,10 @@
 #include "broker/core/messages.h"
 #include "broker/core/msglog.h"
 
-enum { LOOKS_MAX = 16384 }; /* messages one pull may look at, delayed and expired ones included */
+enum {
+    LOOKS_MAX = 16384,    /* messages one pull may look at, delayed and expired ones included */
+    SIZE_PER_LOOK = 4096, /* bytes of one that is not delivered, which are read and checked too */
+};
 
 /* One pull being served. */
 struct pulling {
@@ -103,9 +106,11 @@ static err_t offer(struct pulling *pulling, struct chunk *chunk, uint32_t index,
                              span_text("stored bytes fail their check"));
     }
     if (record.expires_ms != 0 && record.expires_ms <= core->now_ms) {
+        pulling->looks += (uint32_t)(record.payload.size / SIZE_PER_LOOK);
         return delivery_bury(core, chunk, index, DEAD_EXPIRED, span_of("", 0));
     }
     if (entry->state == MESSAGE_NONE && record.not_before_ms > core->now_ms) {
+        pulling->looks += (uint32_t)(record.payload.size / SIZE_PER_LOOK);
         entry->due_ms = record.not_before_ms;
         TRY(chunk_move(core, chunk, index, LIFECYCLE_POSTPONE));
         return chunk_due(core, chunk, entry->due_ms);
@@ -212,8 +217,8 @@ err_t messages_pull(struct core *core, const struct pull *pull, struct reply *re
         return NULL;
     }
     struct pulling pulling = {.core = core, .pull = pull, .reply = reply};
-    pulling.lease_until_ms =
-        core->now_ms + (pull->lease_ms != 0 ? pull->lease_ms : sub->settings.lease_ms);
+    uint64_t lease_ms = pull->lease_ms != 0 ? pull->lease_ms : sub->settings.lease_ms;
+    pulling.lease_until_ms = state_later(core->now_ms, lease_ms);
     size_t first = pull->rotation % sub->lanes.count;
     uint32_t share = (uint32_t)((pull->max + available - 1) / available);
     TRY(round_of(&pulling, sub, first, share));

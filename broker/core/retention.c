@@ -5,6 +5,8 @@
 #include "broker/core/release.h"
 #include "broker/core/topic.h"
 
+enum { SIZE_PER_WORK = 16384 }; /* bytes that are read and checked in about the time of a message */
+
 err_t retention_schedule(struct core *core, struct shard *shard, uint64_t due_ms)
 {
     struct heap_node *node = &shard->retention;
@@ -32,7 +34,7 @@ err_t retention_published(struct core *core, struct shard *shard, uint64_t size)
         return retention_schedule(core, shard, 0);
     }
     if (settings->retention_ms != 0 && shard->retention.index == 0) {
-        return retention_schedule(core, shard, core->now_ms + settings->retention_ms);
+        return retention_schedule(core, shard, state_later(core->now_ms, settings->retention_ms));
     }
     return NULL;
 }
@@ -56,26 +58,29 @@ static err_t oldest_goes(struct core *core, struct shard *shard, bool *goes, uin
     *size = ok ? record_size(&record) : 0;
     *due_ms = UINT64_MAX;
     bool old = ok && settings->retention_ms != 0 &&
-               record.published_ms + settings->retention_ms <= core->now_ms;
+               state_later(record.published_ms, settings->retention_ms) <= core->now_ms;
     bool much = settings->retention_bytes != 0 && shard->retained_bytes > settings->retention_bytes;
     *goes = !ok || old || much;
     if (!*goes && settings->retention_ms != 0) {
-        *due_ms = record.published_ms + settings->retention_ms;
+        *due_ms = state_later(record.published_ms, settings->retention_ms);
     }
     return NULL;
 }
 
-/* Gives up messages of the first retained block; `due_ms` 0: there may be more at once. */
-static err_t give_up(struct core *core, struct shard *shard, uint32_t *worked, uint64_t *due_ms)
+/* Gives up messages of the first retained block, within the budget; `due_ms` 0: there may be more
+ * at once. */
+static err_t give_up(struct core *core, struct shard *shard, uint32_t budget, uint32_t *worked,
+                     uint64_t *due_ms)
 {
     uint64_t number = shard->retained_from / CHUNK_SIZE;
     uint64_t bits[CHUNK_WORDS] = {0};
-    uint32_t count = 0;
+    uint64_t from = shard->retained_from;
+    uint64_t work = 1;
     *due_ms = UINT64_MAX;
     while (shard->retained_from < shard->next_sequence) {
         bool goes = false;
         uint64_t size = 0;
-        if (shard->retained_from / CHUNK_SIZE != number) {
+        if (shard->retained_from / CHUNK_SIZE != number || work >= budget) {
             *due_ms = 0;
             break;
         }
@@ -86,13 +91,13 @@ static err_t give_up(struct core *core, struct shard *shard, uint32_t *worked, u
         bitmap_set(bits, shard->retained_from % CHUNK_SIZE);
         shard->retained_bytes -= size < shard->retained_bytes ? size : shard->retained_bytes;
         shard->retained_from++;
-        count++;
+        work += 1 + size / SIZE_PER_WORK;
     }
-    if (count > 0) {
+    if (shard->retained_from > from) {
         topic_mark_shard(core, shard);
         TRY(release_bits(core, shard, number, bits));
     }
-    *worked += count + 1;
+    *worked += (uint32_t)work;
     return NULL;
 }
 
@@ -105,7 +110,7 @@ err_t retention_step(struct core *core, uint32_t budget, uint32_t *worked)
         struct shard *shard = container_of(node, struct shard, retention);
         uint64_t due_ms = 0;
         heap_remove(&core->retention, node);
-        TRY(give_up(core, shard, worked, &due_ms));
+        TRY(give_up(core, shard, budget - *worked, worked, &due_ms));
         TRY(retention_schedule(core, shard, due_ms));
     }
     return NULL;
@@ -122,7 +127,7 @@ err_t retention_find_time(struct core *core, const struct shard *shard, uint64_t
         struct record record;
         bool ok = false;
         TRY(read_at(core, readable, middle, &record, &ok));
-        if (ok && record.published_ms >= time_ms) {
+        if (!ok || record.published_ms >= time_ms) { /* nothing is left out for a damaged one */
             high = middle;
         } else {
             low = middle + 1;

@@ -54,7 +54,7 @@ static err_t settle_one(struct core *core, const struct command *command, struct
     }
     uint64_t lease_ms =
         settle->lease_ms != 0 ? settle->lease_ms : chunk->lane->sub->settings.lease_ms;
-    entry->due_ms = core->now_ms + lease_ms;
+    entry->due_ms = state_later(core->now_ms, lease_ms);
     chunk_mark_dirty(core, chunk);
     return chunk_due(core, chunk, entry->due_ms);
 }

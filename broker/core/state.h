@@ -17,8 +17,9 @@ enum {
     ROW_SIZE_MAX =
         8 * 4096 - 16, /* a log row fills whole pages: 16 is LMDB's overflow page header */
     ROW_HEADER_SIZE = 4,
+    MESSAGE_SIZE_MAX = RECORD_HEADER_MAX + CORE_KEY_MAX + CORE_ATTRIBUTES_MAX + CORE_BODY_MAX,
     SEGMENT_SIZE_MAX = 1024 * 1024,
-    SEGMENT_ROWS_MAX = 60000, /* rows are numbered in 16 bits; one record takes up to 530 */
+    SEGMENT_ROWS_MAX = 60000, /* rows are numbered in 16 bits; one record takes up to 2053 */
     STATE_COUNT = MESSAGE_DONE + 1,
 };
 
@@ -202,6 +203,12 @@ struct topic *state_topic(const struct core *core, uint32_t id);
 struct shard *state_shard(const struct core *core, uint32_t id);
 struct sub *state_sub(const struct core *core, uint32_t id); /* also a dropping one */
 struct lane *state_lane(const struct sub *sub, uint32_t shard_id);
+
+/* A time beyond the end of time is its end. */
+static inline uint64_t state_later(uint64_t time_ms, uint64_t ms)
+{
+    return ms < UINT64_MAX - time_ms ? time_ms + ms : UINT64_MAX;
+}
 
 /* Sets or clears the lane's bit of `available`: after any change of its cursor or of what is ready.
  * A pull divides by their number, so that a bit left behind would change what it gives. */
