@@ -106,6 +106,36 @@ static void expect_lease(struct volumes *volumes, uint64_t lease_ms)
     volumes_pull_free(&pull);
 }
 
+/* The volumes hold the shards and cursors of what the catalog names, and of nothing else. */
+static void expect_nothing_left(struct volumes *volumes)
+{
+    uint32_t expected = 0;
+    for (const struct catalog_topic *topic = catalog_topic_after(volumes->catalog, span_text(""));
+         topic != NULL; topic = catalog_topic_after(volumes->catalog, span_text(topic->name))) {
+        expected += topic->shard_count * (1 + topic->sub_count);
+    }
+    for (uint32_t index = 0; index < volumes->options.count; index++) {
+        volumes_await_idle(volumes, index);
+    }
+    struct router_stats stats = {0};
+    bool done = false;
+    uint32_t rows = 0;
+    volumes_prepare(volumes, &stats.operation, &done);
+    router_start_stats(volumes->router, &stats);
+    volumes_await(volumes, &done);
+    for (const struct reply *reply = router_reply_next(&stats.operation, NULL); reply != NULL;
+         reply = router_reply_next(&stats.operation, reply)) {
+        for (size_t offset = 0; offset < reply->items.size;) {
+            struct shard_stats row;
+            memcpy(&row, reply->items.data + offset, sizeof row);
+            offset += sizeof row + row.sub_count * sizeof(struct sub_stats);
+            rows += 1 + row.sub_count;
+        }
+    }
+    assert_int_equal(rows, expected);
+    router_release(&stats.operation);
+}
+
 /* Putting creates, changes, or finds it so already; each tells which, and preconditions hold. */
 static void test_put(void **state)
 {
@@ -157,6 +187,8 @@ static void test_delete(void **state)
         assert_int_equal(apply(&volumes, drop_topic()), ERR_NONE);
         assert_int_equal(apply(&volumes, drop_topic()), ERR_NOT_FOUND);
         assert_null(catalog_topic(volumes.catalog, span_text("t")));
+        volumes_quiesce(&volumes);
+        expect_nothing_left(&volumes);
     }
     volumes_close(&volumes);
 }
@@ -376,6 +408,7 @@ static bool check_stop(const struct step_case *one, int commits)
     assert_true(code == ERR_NONE || code == ERR_UNAVAILABLE);
     volumes_restart(&volumes);
     volumes_restart(&volumes); /* finding nothing more to finish */
+    expect_nothing_left(&volumes);
     one->after(&volumes, code == ERR_NONE);
     volumes_close(&volumes);
     return code == ERR_NONE;

@@ -529,6 +529,40 @@ static void test_cancel_asking(void **state)
     }
 }
 
+/* The same for one that was woken for it: the volume has told once and will not again, and another
+ * one waits. */
+static void test_cancel_woken(void **state)
+{
+    (void)state;
+    struct volumes volumes;
+    struct volumes_pull pulls[2];
+    struct router_publish publish;
+    struct publish_result result;
+    bool done = false;
+    open_volumes(&volumes, 1);
+    start_waiting(&volumes, &pulls[0]);
+    start_waiting(&volumes, &pulls[1]);
+    struct message_in message = volumes_message("", "body");
+    publish = (struct router_publish){
+        .topic = span_text("t"), .messages = &message, .count = 1, .results = &result};
+    volumes_prepare(&volumes, &publish.operation, &done);
+    uint64_t commits = volumes_commits(&volumes, 0);
+    router_start_publish(volumes.router, &publish);
+    while (volumes_commits(&volumes, 0) == commits) {
+        sched_yield(); /* until it has told */
+    }
+    volumes_hold(&volumes, 0);
+    router_poll(volumes.router); /* the first one asks */
+    volumes_await_held(&volumes, 0);
+    router_cancel_pull(volumes.router, &pulls[0].pull);
+    volumes_unhold(&volumes, 0);
+    expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
+    assert_int_equal(expect_one(&volumes, &pulls[1]).attempt, 1);
+    volumes_await(&volumes, &done);
+    router_release(&publish.operation);
+    volumes_close(&volumes);
+}
+
 /* The same for what it has got from one volume while the next one is asked. */
 static void test_cancel_partly_filled(void **state)
 {
@@ -744,6 +778,7 @@ int main(void)
         cmocka_unit_test(test_deadline),
         cmocka_unit_test(test_cancel_waiting),
         cmocka_unit_test(test_cancel_asking),
+        cmocka_unit_test(test_cancel_woken),
         cmocka_unit_test(test_cancel_partly_filled),
         cmocka_unit_test(test_cancel_finished),
         cmocka_unit_test(test_drain),

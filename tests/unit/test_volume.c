@@ -474,8 +474,9 @@ static void test_mailbox_full(void **state)
     volumes_close(&volumes);
 }
 
-static void check_batches(struct volumes_options options, uint32_t size, const uint32_t *expected,
-                          uint32_t expected_count)
+/* The first `large` of the calls behind the first one are of 1000 bytes, the others of `size`. */
+static void check_batches(struct volumes_options options, uint32_t size, uint32_t large,
+                          const uint32_t *expected, uint32_t expected_count)
 {
     struct volumes volumes;
     struct parts parts[CALLS + 1];
@@ -484,7 +485,7 @@ static void check_batches(struct volumes_options options, uint32_t size, const u
     open_with(&volumes, options);
     for (uint32_t index = 0; index <= CALLS; index++) {
         calls[index] = publish_call(&volumes, &parts[index]);
-        calls[index]->size = size;
+        calls[index]->size = index <= large ? 1000 : size;
     }
     (void)volumes_take_batches(&volumes, 0, sizes, VOLUMES_BATCHES_MAX);
     send_behind(&volumes, calls[0], calls + 1, CALLS);
@@ -501,11 +502,13 @@ static void test_batch_bounds(void **state)
     const uint32_t by_count[] = {1, 4, 4, 2};
     const uint32_t by_bytes[] = {1, 3, 3, 3, 1};
     const uint32_t by_fewer_bytes[] = {1, 2, 2, 2, 2, 2};
+    const uint32_t by_both[] = {1, 1, 1, 1, 1, 4, 2};
     const uint32_t alone[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-    check_batches((struct volumes_options){.batch_max = 4}, 1, by_count, 4);
-    check_batches((struct volumes_options){.batch_bytes = 300}, 100, by_bytes, 5);
-    check_batches((struct volumes_options){.batch_bytes = 300}, 101, by_fewer_bytes, 6);
-    check_batches((struct volumes_options){.batch_bytes = 300}, 1000, alone, CALLS + 1);
+    check_batches((struct volumes_options){.batch_max = 4}, 1, 0, by_count, 4);
+    check_batches((struct volumes_options){.batch_bytes = 300}, 100, 0, by_bytes, 5);
+    check_batches((struct volumes_options){.batch_bytes = 300}, 101, 0, by_fewer_bytes, 6);
+    check_batches((struct volumes_options){.batch_max = 4, .batch_bytes = 300}, 1, 4, by_both, 7);
+    check_batches((struct volumes_options){.batch_bytes = 300}, 1000, 0, alone, CALLS + 1);
 }
 
 /* Waits until the volume says that a subscription may have something, and takes the ids. */
@@ -605,11 +608,18 @@ static void test_armed(void **state)
     check_not_told(&volumes);
 
     (void)pull(&volumes);
-    volumes_fail_apply(&volumes, 0, COMMAND_PULL, ERR_CORRUPT);
-    struct call *call = pull_call(&volumes, true);
-    volumes_run(&volumes, 0, call);
-    assert_int_equal(call->reply.code, ERR_CORRUPT);
-    volumes_call_free(call);
+    publish(&volumes);
+    struct parts parts;
+    const struct receipt receipt = pull(&volumes);
+    volumes_await_idle(&volumes, 0);
+    volumes_fail_commits(&volumes, 0, ERR_NO_SPACE, false);
+    struct call *calls[] = {volumes_call(&volumes, COMMAND_STATS), pull_call(&volumes, true),
+                            ack_call(&volumes, &parts, &receipt)};
+    send_behind(&volumes, calls[0], calls + 1, 2);
+    assert_int_equal(calls[1]->reply.code, ERR_NO_SPACE);
+    free_calls(calls, 3);
+    volumes_fail_commits(&volumes, 0, ERR_NONE, false);
+    volumes_advance(&volumes, 500);
     publish(&volumes);
     check_not_told(&volumes);
     volumes_close(&volumes);
