@@ -18,7 +18,7 @@
 #include "tests/lib/core_fixture.h"
 
 enum {
-    COMMITS = 240,
+    COMMITS = 120,
     STATES_MIN = 2400,
     COMMANDS_MAX = 6, /* in one commit */
     TOPICS = 2,
