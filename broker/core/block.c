@@ -162,6 +162,14 @@ err_t block_recover(struct core *core, struct shard *shard, uint64_t sequence, u
     return NULL;
 }
 
+void block_recovered(struct core *core, uint64_t appended_before)
+{
+    for (struct list_link *link = list_first(&core->unstored_shards); link != NULL;
+         link = list_next(&core->unstored_shards, link)) {
+        container_of(link, struct shard, unstored)->unstored_at += appended_before;
+    }
+}
+
 err_t block_move(struct core *core, struct shard *shard, uint64_t sequence, uint64_t position)
 {
     struct block *block = NULL;

@@ -21,6 +21,8 @@ err_t block_append(struct core *core, struct shard *shard, uint64_t position) MU
 /* At start: a record found in the log's tail. */
 err_t block_recover(struct core *core, struct shard *shard, uint64_t sequence,
                     uint64_t position) MUST_CHECK;
+/* After them all: what the log had grown to before the first one. */
+void block_recovered(struct core *core, uint64_t appended_before);
 /* A record has moved. */
 err_t block_move(struct core *core, struct shard *shard, uint64_t sequence,
                  uint64_t position) MUST_CHECK;

@@ -172,6 +172,7 @@ static err_t recover_record(struct core *core, const struct record *record, uint
                             bool sound)
 {
     struct shard *shard = state_shard(core, record->shard_id);
+    core->log.appended_bytes += record_size(record);
     if (shard == NULL || (!sound && record->sequence != shard->next_sequence)) {
         return NULL; /* the shard may have been removed since */
     }
@@ -184,6 +185,19 @@ static err_t recover_record(struct core *core, const struct record *record, uint
         shard->retained_bytes += record_size(record);
     }
     return block_recover(core, shard, record->sequence, position);
+}
+
+/* How far the log has grown since a tail's first entry counts on over a stop: what is to be read
+ * again would otherwise add up from one short run to the next. */
+static err_t recover_tail(struct core *core, uint64_t checkpoint)
+{
+    struct msglog *log = &core->log;
+    uint64_t appended = log->appended_bytes;
+    log->appended_bytes = 0; /* of those that are read, for now */
+    TRY(msglog_scan(core, checkpoint, recover_record));
+    block_recovered(core, appended > log->appended_bytes ? appended - log->appended_bytes : 0);
+    log->appended_bytes = appended;
+    return NULL;
 }
 
 static err_t load_meta(struct core *core, uint64_t *end, uint64_t *checkpoint)
@@ -267,7 +281,7 @@ static err_t core_load(struct machine *machine, struct store_txn *txn)
     TRY(msglog_open(core, end));
     TRY(topic_load(core));
     TRY(store_entries(txn, STORE_GC, &core->gc_rows));
-    TRY(msglog_scan(core, checkpoint, recover_record));
+    TRY(recover_tail(core, checkpoint));
     core->checkpoint = checkpoint;
     TRY(check_ends(core));
     TRY(release_load(core));

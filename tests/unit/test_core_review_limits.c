@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
+#include "broker/base/bytes.h"
 #include "broker/core/state.h"
 
 enum { TOPIC = 1, SHARD = 10, SUB = 100 };
@@ -147,6 +148,33 @@ static void retention_of_large(void **state)
     assert_in_range(shard->retained_from, 1, BUDGET_SIZE / SIZE + 1);
 }
 
+/* A start after many short runs reads no more of the log than one after a long run. */
+static void replay_stays_short(void **state)
+{
+    enum { REPLAY = 64 * 1024, RUNS = 20 };
+    (void)state;
+    fixture.options.replay_bytes = REPLAY;
+    core_fixture_commit(&fixture);
+    core_fixture_restart(&fixture);
+    core_fixture_fill(&fixture, TOPIC, SHARD, 1);
+    for (uint32_t run = 0; run < RUNS; run++) {
+        core_fixture_publish_sized(&fixture, TOPIC, SHARD, REPLAY / 4);
+        core_fixture_commit(&fixture);
+        core_fixture_restart(&fixture);
+    }
+    struct store_txn *txn = NULL;
+    struct span value;
+    bool found = false;
+    assert_null(store_begin(fixture.store, STORE_READ, &txn));
+    assert_null(store_get(txn, STORE_META, span_text("core"), &value, &found));
+    uint64_t end = bytes_get_le64(value.data + 24);
+    uint64_t checkpoint = bytes_get_le64(value.data + 32);
+    store_abort(txn);
+    assert_true(checkpoint >> 32 == end >> 32);
+    uint64_t rows = (end >> 16 & 0xffff) - (checkpoint >> 16 & 0xffff);
+    assert_in_range(rows, 0, 2 * REPLAY / (REPLAY / 4));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -155,6 +183,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(times_without_end, setup, teardown),
         cmocka_unit_test_setup_teardown(pull_past_large, setup, teardown),
         cmocka_unit_test_setup_teardown(retention_of_large, setup, teardown),
+        cmocka_unit_test_setup_teardown(replay_stays_short, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
