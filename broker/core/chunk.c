@@ -213,6 +213,19 @@ err_t chunk_get(struct core *core, struct lane *lane, uint64_t number, bool crea
     return NULL;
 }
 
+err_t chunk_look(struct core *core, struct lane *lane, uint64_t number, struct chunk **out,
+                 bool *damaged)
+{
+    err_t err = chunk_get(core, lane, number, false, out);
+    *damaged = err_code(err) == ERR_CORRUPT;
+    if (*damaged) {
+        core->corrupt++;
+        err_free(err);
+        return NULL;
+    }
+    return err == NULL ? NULL : err_passed(err, __func__);
+}
+
 void chunk_mark_dirty(struct core *core, struct chunk *chunk)
 {
     struct lane *lane = chunk->lane;
@@ -330,8 +343,12 @@ err_t chunk_needed(struct core *core, struct lane *lane, uint64_t number,
         bitmap_set_range(bits, lane->cursor - base, CHUNK_SIZE);
     }
     struct chunk *chunk = NULL;
-    TRY(chunk_get(core, lane, number, false, &chunk));
+    bool damaged = false;
+    TRY(chunk_look(core, lane, number, &chunk, &damaged));
     if (chunk == NULL) {
+        if (damaged) {
+            memset(bits, 0xff, CHUNK_WORDS * sizeof *bits);
+        }
         return NULL;
     }
     for (size_t word = 0; word < CHUNK_WORDS; word++) {
@@ -347,7 +364,7 @@ err_t chunk_needs(struct core *core, struct lane *lane, uint64_t sequence, bool 
     if (*out) {
         return NULL;
     }
-    TRY(chunk_get(core, lane, sequence / CHUNK_SIZE, false, &chunk));
+    TRY(chunk_look(core, lane, sequence / CHUNK_SIZE, &chunk, out));
     if (chunk != NULL) {
         size_t index = sequence % CHUNK_SIZE;
         *out = bitmap_test(chunk->outstanding, index) || bitmap_test(chunk->finished, index);

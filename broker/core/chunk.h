@@ -16,6 +16,11 @@ enum { CHUNK_KEY_SIZE = 16 };
 err_t chunk_get(struct core *core, struct lane *lane, uint64_t number, bool create,
                 struct chunk **out) MUST_CHECK;
 
+/* The same without creating one, for work that concerns others too: damage is reported, and such a
+ * chunk is not in `out`. */
+err_t chunk_look(struct core *core, struct lane *lane, uint64_t number, struct chunk **out,
+                 bool *damaged) MUST_CHECK;
+
 /* One move of one message, with its counts and indexes, and a wake-up when it makes something to
  * pull. Of the entry it sets only the state. */
 err_t chunk_move(struct core *core, struct chunk *chunk, uint32_t index,
@@ -31,7 +36,8 @@ err_t chunk_due_fired(struct core *core, struct chunk *chunk, uint64_t due_ms) M
 /* Removes it and its index rows, whatever is in it; counts of the lane follow. */
 err_t chunk_erase(struct core *core, struct chunk *chunk) MUST_CHECK;
 
-/* Sequences of the chunk that the lane needs, finished ones not yet released included. */
+/* Sequences of the chunk that the lane needs, finished ones not yet released included; of a damaged
+ * one all. */
 err_t chunk_needed(struct core *core, struct lane *lane, uint64_t number,
                    uint64_t bits[CHUNK_WORDS]) MUST_CHECK;
 

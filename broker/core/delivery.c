@@ -223,6 +223,22 @@ out:
     return err;
 }
 
+/* What a damaged chunk held is not known, so its messages stay counted as needed and their log
+ * segments stay; the subscription goes all the same. */
+static err_t drop_damaged(struct core *core, const struct lane *lane, uint64_t number)
+{
+    uint8_t key[CHUNK_KEY_SIZE];
+    chunk_key(lane, number, key);
+    TRY(state_remove(core, STORE_DELIVERY, span_of(key, sizeof key)));
+    TRY(state_remove(core, STORE_READY, span_of(key, sizeof key)));
+    for (uint64_t index = 0; index < CHUNK_SIZE; index++) {
+        uint8_t dead[DELIVERY_DEAD_KEY_SIZE];
+        delivery_dead_key(lane, number * CHUNK_SIZE + index, dead);
+        TRY(state_remove(core, STORE_DEAD, span_of(dead, sizeof dead)));
+    }
+    return NULL;
+}
+
 err_t delivery_drop_first_chunk(struct core *core, struct lane *lane, bool *found)
 {
     uint64_t number = 0;
@@ -232,7 +248,11 @@ err_t delivery_drop_first_chunk(struct core *core, struct lane *lane, bool *foun
     if (!*found) {
         return NULL;
     }
-    TRY(chunk_get(core, lane, number, false, &chunk));
+    bool damaged = false;
+    TRY(chunk_look(core, lane, number, &chunk, &damaged));
+    if (damaged) {
+        return drop_damaged(core, lane, number);
+    }
     const uint32_t states =
         1U << MESSAGE_LEASED | 1U << MESSAGE_SCHEDULED | 1U << MESSAGE_READY | 1U << MESSAGE_DEAD;
     uint64_t count = 0;

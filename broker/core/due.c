@@ -106,17 +106,11 @@ static err_t fire_chunk(struct core *core, const struct due_row *row, uint32_t *
     struct lane *lane =
         sub == NULL ? NULL : state_lane(sub, bytes_get_be32(row->key + IDS_OFFSET + 4));
     struct chunk *chunk = NULL;
+    bool damaged = false;
     if (lane == NULL) {
         return NULL;
     }
-    err_t err = chunk_get(core, lane, bytes_get_be64(row->key + IDS_OFFSET + 8), false, &chunk);
-    if (err_code(err) == ERR_CORRUPT) {
-        /* Reported and passed over: one damaged row must not stop the clock of all others. */
-        core->effects->corrupt++;
-        err_free(err);
-        return NULL;
-    }
-    TRY(err);
+    TRY(chunk_look(core, lane, bytes_get_be64(row->key + IDS_OFFSET + 8), &chunk, &damaged));
     if (chunk == NULL) {
         return NULL;
     }

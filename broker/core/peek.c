@@ -201,11 +201,12 @@ static err_t oldest_unfinished(struct core *core, struct lane *lane, uint64_t *o
     }
     for (uint32_t looks = 0; looks < OLDEST_CHUNKS_MAX; looks++, number++) {
         struct chunk *chunk = NULL;
+        bool damaged = false;
         TRY(delivery_next_chunk(core, lane, STORE_DELIVERY, number, &number));
         if (number == UINT64_MAX) {
             return NULL;
         }
-        TRY(chunk_get(core, lane, number, false, &chunk));
+        TRY(chunk_look(core, lane, number, &chunk, &damaged));
         for (uint32_t index = 0; chunk != NULL && index < CHUNK_SIZE; index++) {
             uint8_t state = chunk->entries[index].state;
             if (state == MESSAGE_LEASED || state == MESSAGE_SCHEDULED || state == MESSAGE_READY) {

@@ -10,7 +10,7 @@
 
 #include "broker/core/state.h"
 
-enum { TOPIC = 1, SHARD = 10, SUB = 100 };
+enum { TOPIC = 1, SHARD = 10, SUB = 100, OTHER = 101 };
 
 static struct core_fixture fixture;
 
@@ -20,6 +20,7 @@ static int setup(void **state)
     fixture.unchecked = true;
     core_fixture_topic(&fixture, TOPIC, SHARD, 1, NULL);
     core_fixture_sub(&fixture, SUB, TOPIC, NULL);
+    core_fixture_sub(&fixture, OTHER, TOPIC, NULL);
     core_fixture_commit(&fixture);
     *state = &fixture;
     return 0;
@@ -45,10 +46,7 @@ static void damage(enum store_table table, size_t key_size, uint32_t nth)
     assert_null(store_begin(fixture.store, STORE_WRITE, &txn));
     assert_null(store_cursor_open(txn, table, &cursor));
     assert_null(store_cursor_seek(cursor, span_of("", 0), &found));
-    for (uint32_t at = 0; found; at += cursor->key.size == key_size) {
-        if (cursor->key.size == key_size && at == nth) {
-            break;
-        }
+    while (found && (cursor->key.size != key_size || nth-- > 0)) {
         assert_null(store_cursor_next(cursor, &found));
     }
     assert_true(found);
@@ -79,10 +77,31 @@ static void damage_in_a_search(void **state)
     assert_int_equal(core_fixture_drain(&fixture, SUB), 4);
 }
 
+/* Damaged delivery state of one subscription stops neither another one of the same messages, nor
+ * the statistics, nor its own deletion. */
+static void damaged_chunk(void **state)
+{
+    (void)state;
+    core_fixture_fill(&fixture, TOPIC, SHARD, 10);
+    assert_int_equal(core_fixture_pull(&fixture, SUB, 5), 5);
+    core_fixture_commit(&fixture);
+    damage(STORE_DELIVERY, 16, 0);
+    core_fixture_restart(&fixture);
+    assert_int_equal(core_fixture_drain(&fixture, OTHER), 10);
+    core_fixture_commit(&fixture);
+    assert_int_equal(core_fixture_stats(&fixture, OTHER).enqueued, 0);
+    struct command command = {.type = COMMAND_SUB_DROP, .sub_drop = SUB};
+    core_fixture_apply(&fixture, &command, ERR_NONE);
+    core_fixture_advance(&fixture, 60000);
+    assert_int_equal(core_fixture_entries(&fixture, STORE_SUB), 1);
+    assert_true(fixture.effects.corrupt > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(damage_in_a_search, setup, teardown),
+        cmocka_unit_test_setup_teardown(damaged_chunk, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
