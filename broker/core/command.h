@@ -285,30 +285,37 @@ static inline const struct delivery *reply_delivery(const struct reply *reply, u
     return (const struct delivery *)(const void *)reply->items.data + index;
 }
 
+/* A part of a message. An empty one points elsewhere: a reply of empty messages has no payload. */
+static inline struct span reply_part(const struct reply *reply, uint32_t offset, uint32_t size)
+{
+    return size == 0 ? span_of("", 0) : span_of(reply->payload.data + offset, size);
+}
+
 static inline struct span delivery_key(const struct reply *reply, const struct delivery *delivery)
 {
-    return span_of(reply->payload.data + delivery->payload_offset, delivery->key_size);
+    return reply_part(reply, delivery->payload_offset, delivery->key_size);
 }
 
 static inline struct span delivery_attributes(const struct reply *reply,
                                               const struct delivery *delivery)
 {
-    return span_of(reply->payload.data + delivery->payload_offset + delivery->key_size,
-                   delivery->attributes_size);
+    return reply_part(reply, delivery->payload_offset + delivery->key_size,
+                      delivery->attributes_size);
 }
 
 static inline struct span delivery_body(const struct reply *reply, const struct delivery *delivery)
 {
-    return span_of(reply->payload.data + delivery->payload_offset + delivery->key_size +
-                       delivery->attributes_size,
-                   delivery->body_size);
+    return reply_part(reply,
+                      delivery->payload_offset + delivery->key_size + delivery->attributes_size,
+                      delivery->body_size);
 }
 
 static inline struct span delivery_note(const struct reply *reply, const struct delivery *delivery)
 {
-    return span_of(reply->payload.data + delivery->payload_offset + delivery->key_size +
-                       delivery->attributes_size + delivery->body_size,
-                   delivery->note_size);
+    return reply_part(reply,
+                      delivery->payload_offset + delivery->key_size + delivery->attributes_size +
+                          delivery->body_size,
+                      delivery->note_size);
 }
 
 /* `detail` may be NULL. */
