@@ -413,6 +413,11 @@ static void machine_committed(struct machine *machine)
     deciding_of(machine)->dirty = false;
 }
 
+static uint64_t machine_now_ms(const struct machine *machine)
+{
+    return deciding_of(machine)->next.now_ms;
+}
+
 static uint64_t machine_next_due_ms(const struct machine *machine)
 {
     (void)machine;
@@ -435,6 +440,7 @@ static const struct machine_ops machine_ops = {
     .flush = machine_flush,
     .dirty = machine_dirty,
     .committed = machine_committed,
+    .now_ms = machine_now_ms,
     .next_due_ms = machine_next_due_ms,
     .destroy = machine_destroy,
 };

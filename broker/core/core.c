@@ -457,6 +457,11 @@ static void core_committed(struct machine *machine)
     block_trim(core);
 }
 
+static uint64_t core_now_ms(const struct machine *machine)
+{
+    return core_of(machine)->now_ms;
+}
+
 static uint64_t core_next_due_ms(const struct machine *machine)
 {
     const struct core *core = core_of(machine);
@@ -503,6 +508,7 @@ static const struct machine_ops core_ops = {
     .flush = core_flush,
     .dirty = core_dirty,
     .committed = core_committed,
+    .now_ms = core_now_ms,
     .next_due_ms = core_next_due_ms,
     .destroy = core_destroy,
 };

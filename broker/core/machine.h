@@ -31,6 +31,8 @@ struct machine_ops {
      * and committed is called all the same. */
     bool (*dirty)(const struct machine *machine);
     void (*committed)(struct machine *machine);
+    /* The greatest stamp so far; after load, of what is stored. */
+    uint64_t (*now_ms)(const struct machine *machine);
     /* When the next TICK has something to do: UINT64_MAX for never, 0 for now. */
     uint64_t (*next_due_ms)(const struct machine *machine);
     void (*destroy)(struct machine *machine);

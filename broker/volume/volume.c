@@ -28,8 +28,10 @@ struct volume {
     struct list waiting; /* taken from the mailbox, for a later batch */
     struct effects effects;
     struct reply tick_reply;
-    struct map armed; /* subscriptions to tell about */
-    uint64_t maintained_ms;
+    struct map armed;        /* subscriptions to tell about */
+    uint64_t now_ms;         /* the last stamp ... */
+    uint64_t now_mono_ms;    /* ... and when it was made */
+    uint64_t maintained_ms;  /* monotonic */
     uint64_t space_retry_ms; /* monotonic: until then a commit has no space for publishes */
     bool full;
     bool failed;
@@ -117,6 +119,19 @@ static err_t load(struct volume *volume)
     return err;
 }
 
+/* The time for stamps. It does not stand still until a clock that has been set back comes up with
+ * the last stamp, or nothing that waits for a time would come: it goes on with the monotonic one.
+ */
+static uint64_t read_time(struct volume *volume)
+{
+    uint64_t mono = mono_ms(volume);
+    uint64_t wall = clock_wall_ms(volume->options.clock);
+    volume->now_ms += mono - volume->now_mono_ms;
+    volume->now_ms = wall > volume->now_ms ? wall : volume->now_ms;
+    volume->now_mono_ms = mono;
+    return volume->now_ms;
+}
+
 static err_t tick(struct volume *volume, struct store_txn *txn, uint64_t now_ms)
 {
     if (volume->machine->ops->next_due_ms(volume->machine) > now_ms) {
@@ -150,7 +165,7 @@ static void answer_early(struct volume *volume)
 static err_t apply_batch(struct volume *volume, struct store_txn *txn, bool no_space,
                          struct attempt *attempt)
 {
-    uint64_t now_ms = clock_wall_ms(volume->options.clock);
+    uint64_t now_ms = read_time(volume);
     TRY(tick(volume, txn, now_ms));
     for (struct list_link *link = list_first(&volume->batch); link != NULL;
          link = list_next(&volume->batch, link)) {
@@ -363,7 +378,7 @@ static void update_status(struct volume *volume, size_t commands)
 
 static void maintain(struct volume *volume)
 {
-    uint64_t now_ms = clock_wall_ms(volume->options.clock);
+    uint64_t now_ms = mono_ms(volume);
     if (now_ms < volume->maintained_ms + volume->options.maintain_ms) {
         return;
     }
@@ -418,22 +433,22 @@ static size_t fill_batch(struct volume *volume)
     return count;
 }
 
-static uint64_t time_to_wait(const struct volume *volume)
+static uint64_t time_to_wait(struct volume *volume)
 {
     if (volume->failed) {
         return UINT64_MAX;
     }
     uint64_t due_ms = volume->machine->ops->next_due_ms(volume->machine);
-    uint64_t now_ms = clock_wall_ms(volume->options.clock);
+    uint64_t now_ms = read_time(volume);
     uint64_t wait_ms = due_ms <= now_ms ? 0 : due_ms - now_ms;
     uint64_t look_ms = volume->full ? SPACE_RETRY_MS : volume->options.maintain_ms;
     return due_ms == UINT64_MAX || wait_ms > look_ms ? look_ms : wait_ms;
 }
 
-static bool is_due(const struct volume *volume)
+static bool is_due(struct volume *volume)
 {
-    return !volume->failed && volume->machine->ops->next_due_ms(volume->machine) <=
-                                  clock_wall_ms(volume->options.clock);
+    return !volume->failed &&
+           volume->machine->ops->next_due_ms(volume->machine) <= read_time(volume);
 }
 
 static void *run(void *argument)
@@ -497,8 +512,10 @@ err_t volume_start(const struct volume_options *options, struct volume **out)
     reply_init(&volume->tick_reply);
     map_init(&volume->armed);
     pthread_mutex_init(&volume->lock, NULL);
-    volume->maintained_ms = clock_wall_ms(options->clock);
+    volume->maintained_ms = mono_ms(volume);
+    volume->now_mono_ms = volume->maintained_ms;
     TRY_OUT(load(volume));
+    volume->now_ms = volume->machine->ops->now_ms(volume->machine);
     update_status(volume, 0);
     if (pthread_create(&volume->thread, NULL, run, volume) != 0) {
         err = ERR(MEMORY, "no thread for %s", volume->name);

@@ -82,6 +82,12 @@ static void stage_committed(struct machine *machine)
     inner->ops->committed(inner);
 }
 
+static uint64_t stage_now_ms(const struct machine *machine)
+{
+    struct machine *inner = stage_of(machine)->inner;
+    return inner->ops->now_ms(inner);
+}
+
 static uint64_t stage_next_due_ms(const struct machine *machine)
 {
     struct volumes_stage *stage = stage_of(machine);
@@ -106,6 +112,7 @@ static const struct machine_ops stage_ops = {
     .flush = stage_flush,
     .dirty = stage_dirty,
     .committed = stage_committed,
+    .now_ms = stage_now_ms,
     .next_due_ms = stage_next_due_ms,
     .destroy = stage_destroy,
 };

@@ -1,0 +1,91 @@
+/* A volume under conditions that are not usual: a clock that was set back, a disk on which nothing
+ * goes, load that never ends. */
+#include "broker/volume/volume.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/lib/volumes.h"
+
+enum { TOPIC = 1, SHARD = 1, SUB = 1, LEASE_MS = 30000, HOUR_MS = 3600 * 1000 };
+
+static struct volumes volumes;
+
+static void run_once(struct call *call)
+{
+    volumes_run(&volumes, 0, call);
+    assert_int_equal(call->reply.code, ERR_NONE);
+    volumes_call_free(call);
+}
+
+static void put_topic(const struct topic_settings *settings)
+{
+    static const struct shard_place place = {.shard_id = SHARD, .hash_last = UINT64_MAX};
+    struct call *call = volumes_call(&volumes, COMMAND_TOPIC_PUT);
+    call->command.topic_put = (struct topic_put){
+        .topic_id = TOPIC, .settings = *settings, .shards = &place, .shard_count = 1};
+    run_once(call);
+    call = volumes_call(&volumes, COMMAND_SUB_PUT);
+    call->command.sub_put =
+        (struct sub_put){.sub_id = SUB, .topic_id = TOPIC, .settings = {.lease_ms = LEASE_MS}};
+    run_once(call);
+}
+
+static void publish(void)
+{
+    struct message_in message = volumes_message("", "body");
+    struct publish_result result;
+    message.shard_id = SHARD;
+    struct call *call = volumes_call(&volumes, COMMAND_PUBLISH);
+    call->command.publish =
+        (struct publish){.topic_id = TOPIC, .messages = &message, .count = 1, .results = &result};
+    run_once(call);
+    assert_int_equal(result.code, ERR_NONE);
+}
+
+/* How many messages came. */
+static uint32_t pull(void)
+{
+    static uint32_t nonce;
+    struct call *call = volumes_call(&volumes, COMMAND_PULL);
+    call->command.pull =
+        (struct pull){.sub_id = SUB, .max = 1, .size_max = 1024, .nonce = nonce += 1000};
+    volumes_run(&volumes, 0, call);
+    assert_int_equal(call->reply.code, ERR_NONE);
+    uint32_t count = reply_delivery_count(&call->reply);
+    volumes_call_free(call);
+    return count;
+}
+
+/* Leases end on time although the clock was set back by an hour: the time of a volume goes on from
+ * its last stamp. */
+static void clock_set_back(void **state)
+{
+    (void)state;
+    volumes_open(&volumes, &(struct volumes_options){.count = 1});
+    put_topic(&(struct topic_settings){0});
+    volumes_advance(&volumes, HOUR_MS);
+    publish();
+    assert_int_equal(pull(), 1);
+    volumes_stop_one(&volumes, 0);
+    volumes_stop_one(&volumes, 1);
+    clock_init_simulated(&volumes.clock, VOLUMES_START_MS);
+    volumes_restart(&volumes);
+    volumes_advance(&volumes, LEASE_MS - 1);
+    assert_int_equal(pull(), 0);
+    volumes_advance(&volumes, 1);
+    assert_int_equal(pull(), 1);
+    volumes_close(&volumes);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(clock_set_back),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
