@@ -267,6 +267,7 @@ struct reply {
     uint64_t count;   /* REDRIVE, PURGE, SEEK: messages concerned; TICK: work done */
     bool early; /* PULL: all it gives was published in earlier commits, so that it may be answered
                  * before its own: a crash undoes the leases, and their receipts are refused */
+    uint64_t left; /* PULL: messages at least that another could be given now; 0: perhaps none */
     bool more; /* PEEK, REDRIVE: there may be more after `next`; TICK: work is left; PULL: it looked
                 * at as many messages as one pull may, and there are more */
     uint32_t next_shard_id;

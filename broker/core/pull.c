@@ -4,6 +4,7 @@
 #include "broker/core/msglog.h"
 
 enum {
+    LEFT_LANES_MAX = 64,  /* lanes counted to tell how much is left */
     LOOKS_MAX = 16384,    /* messages one pull may look at, delayed and expired ones included */
     SIZE_PER_LOOK = 4096, /* bytes of one that is not delivered, which are read and checked too */
 };
@@ -205,6 +206,24 @@ static err_t round_of(struct pulling *pulling, struct sub *sub, size_t first, ui
     return NULL;
 }
 
+/* How much is there to be handed out in the first lanes that have something: enough to tell how
+ * many others should look, without visiting thousands of lanes for it. */
+static uint64_t count_left(const struct sub *sub)
+{
+    uint64_t left = 0;
+    uint32_t in_flight_max = sub->settings.max_in_flight;
+    size_t slot = bitmap_next(sub->available, sub->lanes.count, 0);
+    for (size_t lanes = 0; lanes < LEFT_LANES_MAX && slot < sub->lanes.count; lanes++) {
+        const struct lane *lane = sub->lanes.items[slot];
+        uint64_t count = lane->counts[MESSAGE_READY] + lane->shard->next_sequence - lane->cursor;
+        uint64_t leased = lane->counts[MESSAGE_LEASED];
+        uint64_t room = leased < in_flight_max ? in_flight_max - leased : 0;
+        left += in_flight_max != 0 && room < count ? room : count;
+        slot = bitmap_next(sub->available, sub->lanes.count, slot + 1);
+    }
+    return left;
+}
+
 err_t messages_pull(struct core *core, const struct pull *pull, struct reply *reply)
 {
     struct sub *sub = state_sub(core, pull->sub_id);
@@ -226,6 +245,7 @@ err_t messages_pull(struct core *core, const struct pull *pull, struct reply *re
         /* Some lanes had less than their share; the others may fill up. */
         TRY(round_of(&pulling, sub, first, pull->max));
     }
+    reply->left = count_left(sub);
     reply->more = pulling.looks >= LOOKS_MAX;
     reply->early = pulling.taken > 0 && !pulling.fresh;
     return NULL;

@@ -14,7 +14,8 @@
 
 /* Of one subscription, while there are pulls of it that wait or would wait. */
 struct router_waiters {
-    struct list waiting;  /* struct router_pull.waiting, longest first */
+    struct list waiting; /* struct router_pull.waiting, longest first */
+    uint32_t waiting_count;
     uint32_t pull_count;  /* these and those that are asking */
     uint32_t wakes_unmet; /* wake-ups that found no one waiting */
 };
@@ -59,12 +60,14 @@ static void ask_all(struct router_pull *pull)
     pull->wakes_unmet = pull->waiters == NULL ? 0 : pull->waiters->wakes_unmet;
     pull->volume_next = router->rotation % router->volume_count;
     pull->volumes_asked = 0;
+    pull->left = 0;
     ask_next(pull);
 }
 
 static void stop_waiting(struct router *router, struct router_pull *pull)
 {
     list_remove(&pull->waiting);
+    pull->waiters->waiting_count--;
     router->waiting--;
 }
 
@@ -137,6 +140,17 @@ void router_start_pull(struct router *router, struct router_pull *pull)
     ask_all(pull);
 }
 
+/* Wakes so many that each of `left` messages has one asking: one after the other, the last would
+ * wait for as many commits as there are messages. */
+static void wake_for(struct router *router, uint32_t sub_id, uint64_t left)
+{
+    struct router_waiters *waiters;
+    while ((waiters = map_get(&router->waiters, sub_id)) != NULL &&
+           !list_empty(&waiters->waiting) && waiters->pull_count - waiters->waiting_count < left) {
+        router_wake_sub(router, sub_id);
+    }
+}
+
 static void finish(struct router_pull *pull)
 {
     struct router *router = pull->operation.router;
@@ -147,6 +161,7 @@ static void finish(struct router_pull *pull)
     router_finish(&pull->operation);
     if (pull->taken > 0 || pull->operation.result.code != ERR_NONE) {
         router_wake_sub(router, pull->sub_id); /* there may be more, for the next one */
+        wake_for(router, pull->sub_id, pull->left);
     }
 }
 
@@ -176,6 +191,7 @@ static void wait(struct router_pull *pull)
         list_append(&pull->waiters->waiting, &pull->waiting);
     }
     pull->waited = true;
+    pull->waiters->waiting_count++;
     pull->operation.router->waiting++;
 }
 
@@ -188,6 +204,7 @@ static void advance(struct router_operation *operation, struct router_call *call
     pull->call = NULL;
     pull->taken += reply_delivery_count(reply);
     pull->taken_size += (uint32_t)reply->payload.size;
+    pull->left += reply->left;
     router_fail(operation, reply->code, reply->detail);
     if (reply->items.size == 0) {
         list_remove(&call->link);
@@ -237,6 +254,7 @@ void router_wake_all(struct router *router, uint32_t sub_id)
         return;
     }
     waiters->wakes_unmet++; /* for those that are asking */
+    waiters->waiting_count = 0;
     list_init(&waiting);
     list_splice(&waiting, &waiters->waiting);
     while ((link = list_pop(&waiting)) != NULL) {

@@ -420,6 +420,35 @@ static void test_many(void **state)
     check_many(4, false);
 }
 
+/* The first that finds many messages makes as many others ask at the same time, not one after the
+ * other, and no more than there are messages for. */
+static void test_burst(void **state)
+{
+    (void)state;
+    enum { WAITING = 100, MESSAGES = 40 };
+    static struct volumes_pull pulls[WAITING];
+    struct volumes volumes;
+    open_volumes(&volumes, 1);
+    for (size_t index = 0; index < WAITING; index++) {
+        start_waiting(&volumes, &pulls[index]);
+    }
+    volumes_publish_many(&volumes, "t", MESSAGES);
+    while (!pulls[0].done) {
+        volumes_turn(&volumes);
+    }
+    assert_int_equal(router_waiting(volumes.router), WAITING - MESSAGES);
+    for (size_t index = 0; index < MESSAGES; index++) {
+        (void)expect_one(&volumes, &pulls[index]);
+    }
+    volumes_quiesce(&volumes);
+    assert_int_equal(router_waiting(volumes.router), WAITING - MESSAGES);
+    router_drain(volumes.router);
+    for (size_t index = MESSAGES; index < WAITING; index++) {
+        expect_code(&volumes, &pulls[index], ERR_UNAVAILABLE);
+    }
+    volumes_close(&volumes);
+}
+
 /* Pulls that begin while messages come meet them all: no wake-up falls between asking and waiting.
  */
 static void test_race(void **state)
@@ -774,6 +803,7 @@ int main(void)
         cmocka_unit_test(test_rotates),
         cmocka_unit_test(test_wakes),
         cmocka_unit_test(test_many),
+        cmocka_unit_test(test_burst),
         cmocka_unit_test(test_race),
         cmocka_unit_test(test_deadline),
         cmocka_unit_test(test_cancel_waiting),
