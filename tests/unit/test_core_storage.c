@@ -60,6 +60,14 @@ static int setup_tidy_lmdb(void **state)
                     &(struct core_options){.slack_size = 64 * KIBIBYTE, .segment_entries = 64});
 }
 
+/* A segment for each commit. */
+static int setup_lonely(void **state)
+{
+    (void)state;
+    return setup_on(CORE_FIXTURE_MEMORY,
+                    &(struct core_options){.segment_entries = 1, .blocks_max = 1});
+}
+
 static int teardown(void **state)
 {
     (void)state;
@@ -326,6 +334,75 @@ static void caches_come_back(void **state)
     expect_rows(STORE_DUE, 0);
 }
 
+/* Every message of a chunk can have a state, a time and a lease of its own: none is stored as
+ * another's (256 runs, the longest row there is). */
+static void chunk_of_different_messages(void **state)
+{
+    (void)state;
+    core_fixture_fill(&fixture, TOPIC, SHARD, CHUNK_SIZE);
+    core_fixture_commit(&fixture);
+    for (uint32_t index = 0; index < CHUNK_SIZE; index++) {
+        struct command pull = {.type = COMMAND_PULL,
+                               .pull = {.sub_id = SUB, .max = 1, .lease_ms = 1000 + index * 10}};
+        core_fixture_apply(&fixture, &pull, ERR_NONE);
+        assert_int_equal(reply_delivery(&fixture.reply, 0)->sequence, index);
+        if (index % 3 == 0) {
+            struct receipt receipt = core_fixture_receipt(&fixture, SUB, 0);
+            struct command nack = {.type = COMMAND_NACK,
+                                   .settle = {.sub_id = SUB,
+                                              .receipts = &receipt,
+                                              .count = 1,
+                                              .results = fixture.results,
+                                              .has_delay = true,
+                                              .delay_ms = 1000 + index * 10}};
+            core_fixture_apply(&fixture, &nack, ERR_NONE);
+        }
+    }
+    core_fixture_commit(&fixture);
+    core_fixture_restart(&fixture);
+    assert_int_equal(core_fixture_stats(&fixture, SUB).scheduled, (CHUNK_SIZE + 2) / 3);
+    core_fixture_advance(&fixture, 1000 - 10);
+    for (uint32_t index = 0; index < CHUNK_SIZE; index++) {
+        core_fixture_advance(&fixture, 10);
+        assert_int_equal(core_fixture_pull(&fixture, SUB, 10), 1);
+        const struct delivery *delivery = reply_delivery(&fixture.reply, 0);
+        assert_int_equal(delivery->sequence, index);
+        assert_int_equal(delivery->attempt, 2);
+        assert_int_equal(core_fixture_ack_all(&fixture, SUB), 1);
+        core_fixture_commit(&fixture);
+        core_fixture_restart(&fixture);
+    }
+    expect_rows(STORE_DELIVERY, 1);
+}
+
+/* The index finds messages however far apart they lie in the log: side by side in a row, in rows,
+ * and each in a segment of its own. */
+static void index_of_any_width(void **state)
+{
+    (void)state;
+    static const uint32_t others[] = {0, 0, 1, 300, 40000, 0, 1, 70000};
+    core_fixture_topic(&fixture, TOPIC, SHARD, 2, NULL);
+    for (uint32_t index = 0; index < 2 * CHUNK_SIZE; index++) {
+        core_fixture_publish_sized(&fixture, TOPIC, SHARD, index);
+        if (others[index / 64] > 0) {
+            core_fixture_publish_sized(&fixture, TOPIC, SHARD + 1, others[index / 64]);
+            core_fixture_commit(&fixture);
+        }
+    }
+    core_fixture_commit(&fixture);
+    assert_true(core_fixture_entries(&fixture, STORE_SEGMENT) > 256);
+    core_fixture_restart(&fixture);
+    struct command seek = {.type = COMMAND_SEEK,
+                           .seek = {.sub_id = SUB, .shard_id = SHARD + 1, .to = START_LATEST}};
+    core_fixture_apply(&fixture, &seek, ERR_NONE);
+    for (uint32_t index = 0; index < 2 * CHUNK_SIZE; index++) {
+        assert_int_equal(core_fixture_pull(&fixture, SUB, 1), 1);
+        const struct delivery *delivery = reply_delivery(&fixture.reply, 0);
+        assert_int_equal(delivery->sequence, index);
+        assert_int_equal(delivery->body_size, index);
+    }
+}
+
 /* ---- retention ------------------------------------------------------------------------------ */
 
 static uint32_t readable_again(void)
@@ -579,6 +656,8 @@ int main(void)
         {"sparse_segments_are_rewritten_lmdb", sparse_segments_are_rewritten, setup_tidy_lmdb,
          teardown, NULL},
         SMALL(caches_come_back),
+        SMALL(chunk_of_different_messages),
+        cmocka_unit_test_setup_teardown(index_of_any_width, setup_lonely, teardown),
         TEST(retention_by_age),
         TEST(retention_by_bytes),
         SMALL(retention_spares_the_backlog),
