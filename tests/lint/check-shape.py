@@ -1,6 +1,6 @@
 #!/usr/bin/env -S python3 -B
 """A function has at most 70 lines and 6 parameters, a line at most 100 columns, a TODO an issue number,
-and a switch no default that would hide a missing case (STYLE 3, 4)."""
+and a silenced analyser the check it is about and the reason on its line (STYLE 3, 4, 10)."""
 import re
 
 import source
@@ -10,6 +10,8 @@ LINES_MAX, PARAMETERS_MAX, COLUMNS_MAX = 70, 6, 100
 # clang-format puts both braces of a function, and only of functions, into column 0.
 BODY = re.compile(r"\)\n\{\n.*?^\}", re.M | re.S)
 TODO = re.compile(r"\b(TODO|FIXME|XXX)\b(?!\(#\d+\))")
+# NOLINT(bugprone-something): why; // cppcheck-suppress something ; why
+SILENCED = re.compile(r"\bNOLINT(?!(NEXTLINE)?\([\w.,-]+\): \w)|cppcheck-suppress(?! \w+ ; \w)")
 # Spelled apart so that this file does not find itself.
 CONFLICT = re.compile(r"^(<{7}|>{7}|={7})( |$)", re.M)
 
@@ -69,6 +71,8 @@ for path in source.files(".c", ".h", ".def", ".md", ".txt", ".cmake", "Dockerfil
     # Pages may speak of the word.
     for match in [] if path.endswith(".md") else TODO.finditer(text):
         source.found(path, line_of(text, match.start()), "%s without an issue number: write TODO(#123)" % match.group(1))
+    for match in SILENCED.finditer(text):
+        source.found(path, line_of(text, match.start()), "silences an analyser without naming its check and why")
     for match in CONFLICT.finditer(text):
         source.found(path, line_of(text, match.start()), "conflict marker")
 source.finish("shape")

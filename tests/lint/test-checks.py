@@ -40,6 +40,8 @@ CASES = [
     ("shape", "7 parameters", {"broker/base/thing.c": function(5, "int a, int b, int c, int d, int e, int f, int (*g)(int, int)")}, "has 7 parameters"),
     ("shape", "101 columns", {"broker/base/thing.c": SOURCE + "/* " + "x" * 95 + " */\n"}, "101 columns"),
     ("shape", "TODO without a number", {"broker/base/thing.c": SOURCE + "/* TO" "DO: later */\n"}, "without an issue number"),
+    ("shape", "silenced everything", {"broker/base/thing.c": SOURCE + "int a; /* NO" "LINT */\n"}, "without naming"),
+    ("shape", "silenced without a reason", {"broker/base/thing.c": SOURCE + "int a; /* NO" "LINT(misc-a) */\n"}, "without naming"),
     ("shape", "tab", {"broker/base/thing.c": SOURCE + "\tint a;\n"}, "tab"),
     ("headers", "wrong guard", {"broker/base/thing.h": HEADER.replace("BASE_", "")}, "guard is not BASE_THING_H"),
     ("headers", "type not included", {"broker/base/thing.h": HEADER.replace("int thing", "uint32_t thing")}, "does not compile alone"),
