@@ -30,9 +30,9 @@ static err_t refuse(struct deciding *deciding, enum err_code code, const char *d
 static err_t put_row(struct deciding *deciding, enum catalog_kind kind, uint32_t id)
 {
     uint8_t bytes[CATALOG_KEY_SIZE];
+    catalog_row_key(kind, id, bytes);
     struct span key = span_of(bytes, sizeof bytes);
     struct span value = buf_span(&deciding->value);
-    catalog_row_key(kind, id, bytes);
     catalog_row_record(key, value, &deciding->reply->payload);
     if (deciding->value.failed || deciding->reply->payload.failed) {
         return ERR(MEMORY, "no memory for a change of the catalog");
@@ -45,8 +45,8 @@ static err_t put_row(struct deciding *deciding, enum catalog_kind kind, uint32_t
 static err_t remove_row(struct deciding *deciding, enum catalog_kind kind, uint32_t id)
 {
     uint8_t bytes[CATALOG_KEY_SIZE];
-    struct span key = span_of(bytes, sizeof bytes);
     catalog_row_key(kind, id, bytes);
+    struct span key = span_of(bytes, sizeof bytes);
     catalog_row_record(key, span_of("", 0), &deciding->reply->payload);
     if (deciding->reply->payload.failed) {
         return ERR(MEMORY, "no memory for a change of the catalog");
