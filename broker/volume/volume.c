@@ -11,6 +11,8 @@
 enum {
     NAME_SIZE = 32,
     TICK_BUDGET = 4096,
+    TICK_SHARE = 4, /* and so much more for each message that comes in, so that what it brings with
+                     * it (its key's expiry, what retention gives up for it) cannot pile up */
     FULL_PERCENT = 90,
     SPACE_RETRY_MS = 500, /* how long publishes are refused without trying after a full disk */
     GROWS_MAX = 16,       /* doublings of the map for one batch */
@@ -24,8 +26,10 @@ struct volume {
     struct mailbox mailbox;
     struct machine *machine;
     struct store *store;
-    struct list batch;   /* calls being served */
-    struct list waiting; /* taken from the mailbox, for a later batch */
+    struct list batch;      /* calls being served */
+    uint64_t message_count; /* published by them */
+    struct list waiting;    /* taken from the mailbox, for a later batch */
+    size_t waiting_count;
     struct effects effects;
     struct reply tick_reply;
     struct map armed;        /* subscriptions to tell about */
@@ -33,6 +37,7 @@ struct volume {
     uint64_t now_mono_ms;    /* ... and when it was made */
     uint64_t maintained_ms;  /* monotonic */
     uint64_t space_retry_ms; /* monotonic: until then a commit has no space for publishes */
+    uint64_t tick_retry_ms;  /* likewise for background work */
     bool full;
     bool failed;
 
@@ -45,6 +50,7 @@ struct volume {
 struct attempt {
     err_t err;
     struct call *call; /* in whose apply; NULL: elsewhere */
+    bool ticked;       /* background work was in it */
 };
 
 static bool is_space(enum err_code code)
@@ -132,13 +138,21 @@ static uint64_t read_time(struct volume *volume)
     return volume->now_ms;
 }
 
-static err_t tick(struct volume *volume, struct store_txn *txn, uint64_t now_ms)
+/* What has come due, and work in the background. */
+static bool is_due(struct volume *volume)
 {
-    if (volume->machine->ops->next_due_ms(volume->machine) > now_ms) {
-        return NULL;
-    }
+    return !volume->failed && mono_ms(volume) >= volume->tick_retry_ms &&
+           volume->machine->ops->next_due_ms(volume->machine) <= read_time(volume);
+}
+
+static err_t tick(struct volume *volume, struct store_txn *txn)
+{
+    uint64_t budget = TICK_BUDGET + TICK_SHARE * volume->message_count;
     const struct command command = {
-        .type = COMMAND_TICK, .now_ms = now_ms, .tick.budget = TICK_BUDGET};
+        .type = COMMAND_TICK,
+        .now_ms = volume->now_ms,
+        .tick.budget = budget < UINT32_MAX ? (uint32_t)budget : UINT32_MAX,
+    };
     clear_reply(&volume->tick_reply);
     return volume->machine->ops->apply(volume->machine, txn, &command, &volume->tick_reply,
                                        &volume->effects);
@@ -166,7 +180,10 @@ static err_t apply_batch(struct volume *volume, struct store_txn *txn, bool no_s
                          struct attempt *attempt)
 {
     uint64_t now_ms = read_time(volume);
-    TRY(tick(volume, txn, now_ms));
+    attempt->ticked = is_due(volume);
+    if (attempt->ticked) {
+        TRY(tick(volume, txn));
+    }
     for (struct list_link *link = list_first(&volume->batch); link != NULL;
          link = list_next(&volume->batch, link)) {
         struct call *call = container_of(link, struct call, link);
@@ -274,6 +291,9 @@ static void run_batch(struct volume *volume)
         } else if (is_space(code) && !no_space) {
             no_space = true;
             note_no_space(volume, attempt.err);
+        } else if (is_space(code) && attempt.ticked) {
+            /* What was asked goes before what can wait. */
+            volume->tick_retry_ms = mono_ms(volume) + SPACE_RETRY_MS;
         } else if (is_space(code)) {
             note_no_space(volume, attempt.err);
             refuse_batch(volume, ERR_NO_SPACE, "the disk is full");
@@ -420,6 +440,7 @@ static size_t fill_batch(struct volume *volume)
     size_t count = 0;
     uint64_t size = 0;
     struct list_link *link;
+    volume->message_count = 0;
     while (count < volume->options.batch_max && (link = list_first(&volume->waiting)) != NULL) {
         struct call *call = container_of(link, struct call, link);
         if (count > 0 && size + call->size > volume->options.batch_bytes) {
@@ -428,8 +449,11 @@ static size_t fill_batch(struct volume *volume)
         list_remove(link);
         list_append(&volume->batch, link);
         size += call->size;
+        volume->message_count +=
+            call->command.type == COMMAND_PUBLISH ? call->command.publish.count : 0;
         count++;
     }
+    volume->waiting_count -= count;
     return count;
 }
 
@@ -441,33 +465,40 @@ static uint64_t time_to_wait(struct volume *volume)
     uint64_t due_ms = volume->machine->ops->next_due_ms(volume->machine);
     uint64_t now_ms = read_time(volume);
     uint64_t wait_ms = due_ms <= now_ms ? 0 : due_ms - now_ms;
+    uint64_t mono = mono_ms(volume);
+    if (mono < volume->tick_retry_ms && wait_ms < volume->tick_retry_ms - mono) {
+        wait_ms = volume->tick_retry_ms - mono;
+    }
     uint64_t look_ms = volume->full ? SPACE_RETRY_MS : volume->options.maintain_ms;
     return due_ms == UINT64_MAX || wait_ms > look_ms ? look_ms : wait_ms;
 }
 
-static bool is_due(struct volume *volume)
+/* Takes no more than one batch may have: what is left in the mailbox keeps its senders back. */
+static size_t take_calls(struct volume *volume, uint64_t timeout_ms)
 {
-    return !volume->failed &&
-           volume->machine->ops->next_due_ms(volume->machine) <= read_time(volume);
+    size_t max = volume->options.batch_max - volume->waiting_count;
+    size_t count = 0;
+    if (timeout_ms > 0) {
+        count = mailbox_wait(&volume->mailbox, &volume->waiting, max, timeout_ms);
+    } else if (max > 0) {
+        count = mailbox_take(&volume->mailbox, &volume->waiting, max);
+    }
+    volume->waiting_count += count;
+    return count;
 }
 
 static void *run(void *argument)
 {
     struct volume *volume = argument;
     for (;;) {
-        size_t max = volume->options.batch_max;
-        if (list_empty(&volume->waiting)) {
-            mailbox_wait(&volume->mailbox, &volume->waiting, max, time_to_wait(volume));
-        } else {
-            mailbox_take(&volume->mailbox, &volume->waiting, max);
-        }
+        take_calls(volume, volume->waiting_count > 0 ? 0 : time_to_wait(volume));
         size_t count = fill_batch(volume);
         if (count > 0) {
             serve_batch(volume, count);
         } else if (mailbox_closed(&volume->mailbox)) {
             /* What has come due and what is left to do in the background go on at the next start.
              * Something may have come in after the wait and before the closing. */
-            if (mailbox_take(&volume->mailbox, &volume->waiting, max) == 0) {
+            if (take_calls(volume, 0) == 0) {
                 return NULL;
             }
         } else if (is_due(volume)) {

@@ -82,10 +82,87 @@ static void clock_set_back(void **state)
     volumes_close(&volumes);
 }
 
+static enum err_code read_stats(struct shard_stats *out)
+{
+    struct call *call = volumes_call(&volumes, COMMAND_STATS);
+    volumes_run(&volumes, 0, call);
+    enum err_code code = call->reply.code;
+    if (code == ERR_NONE) {
+        memcpy(out, call->reply.items.data, sizeof *out);
+    }
+    volumes_call_free(call);
+    return code;
+}
+
+/* Background work for which there is no room is put off: it is not tried over and over, and does
+ * not take what is asked down with it. */
+static void no_space_for_work(void **state)
+{
+    enum { LOOKS = 50 };
+    (void)state;
+    struct shard_stats stats;
+    volumes_open(&volumes, &(struct volumes_options){.count = 1});
+    put_topic(&(struct topic_settings){0});
+    publish();
+    assert_int_equal(pull(), 1);
+    volumes_await_idle(&volumes, 0);
+    uint32_t ticks = volumes_ticks(&volumes, 0);
+    volumes_fail_commits(&volumes, 0, ERR_NO_SPACE, false);
+    volumes_advance(&volumes, LEASE_MS);
+    for (uint32_t look = 0; look < LOOKS; look++) {
+        assert_int_equal(read_stats(&stats), ERR_NONE);
+    }
+    assert_in_range(volumes_ticks(&volumes, 0) - ticks, 1, 3);
+    volumes_fail_commits(&volumes, 0, ERR_NONE, false);
+    volumes_advance(&volumes, 500);
+    assert_int_equal(pull(), 1);
+    volumes_close(&volumes);
+}
+
+/* Retention keeps up with publishers that never let the volume be idle. */
+static void retention_under_load(void **state)
+{
+    enum { CALLS = 20, COUNT = 10000 };
+    (void)state;
+    static struct message_in messages[COUNT];
+    static struct publish_result results[CALLS][COUNT];
+    struct call *calls[CALLS];
+    struct shard_stats stats;
+    volumes_open(&volumes, &(struct volumes_options){.count = 1, .batch_max = 1});
+    put_topic(&(struct topic_settings){.retention_bytes = 1});
+    for (uint32_t index = 0; index < COUNT; index++) {
+        messages[index] = volumes_message("", "body");
+        messages[index].shard_id = SHARD;
+    }
+    volumes_hold(&volumes, 0);
+    for (uint32_t index = 0; index < CALLS; index++) {
+        calls[index] = volumes_call(&volumes, COMMAND_PUBLISH);
+        calls[index]->command.publish = (struct publish){
+            .topic_id = TOPIC, .messages = messages, .count = COUNT, .results = results[index]};
+        assert_true(volume_send(volumes.list[0], calls[index]));
+    }
+    struct call *last = volumes_call(&volumes, COMMAND_STATS);
+    assert_true(volume_send(volumes.list[0], last));
+    volumes_unhold(&volumes, 0);
+    for (uint32_t index = 0; index <= CALLS; index++) {
+        (void)volumes_answer(&volumes);
+    }
+    memcpy(&stats, last->reply.items.data, sizeof stats);
+    assert_int_equal(stats.next_sequence, CALLS * COUNT);
+    assert_in_range(stats.next_sequence - stats.retained_from, 1, 2 * COUNT);
+    for (uint32_t index = 0; index < CALLS; index++) {
+        volumes_call_free(calls[index]);
+    }
+    volumes_call_free(last);
+    volumes_close(&volumes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clock_set_back),
+        cmocka_unit_test(no_space_for_work),
+        cmocka_unit_test(retention_under_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
