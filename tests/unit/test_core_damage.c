@@ -249,6 +249,43 @@ static void damage_does_not_hold_space(void **state)
     expect_sound();
 }
 
+/* Cleaning moves the sound messages out of a sparse segment and leaves a damaged one where it is,
+ * to be found and named. */
+static void cleaning_around_damage(void **state)
+{
+    (void)state;
+    static struct row row;
+    static struct receipt done[64];
+    enum { EACH = 64, ROUNDS = 20 };
+    fixture.options.slack_size = 1024;
+    core_fixture_restart(&fixture);
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        core_fixture_fill(&fixture, TOPIC, SHARD, EACH);
+        core_fixture_commit(&fixture);
+        if (round == 3) { /* its second message, which is never finished, nor is the first */
+            assert_true(get_row(STORE_LOG, 3, &row));
+            row.value[ROW_HEADER_SIZE + 58 + 50] ^= 1;
+            put_row(STORE_LOG, &row);
+            core_fixture_restart(&fixture);
+        }
+        uint32_t count = core_fixture_pull(&fixture, SUB, EACH);
+        assert_int_equal(count, round == 3 ? EACH - 1 : EACH);
+        for (uint32_t index = 1; index < count; index++) {
+            done[index] = core_fixture_receipt(&fixture, SUB, index);
+        }
+        assert_int_equal(core_fixture_settle(&fixture, COMMAND_ACK, done + 1, count - 1),
+                         count - 1);
+        core_fixture_commit(&fixture);
+    }
+    core_fixture_advance(&fixture, 3000);
+    assert_true(core_fixture_entries(&fixture, STORE_SEGMENT) < 6);
+    core_fixture_restart(&fixture);
+    core_fixture_advance(&fixture, LEASE_MS);
+    assert_int_equal(core_fixture_pull(&fixture, SUB, 1000), ROUNDS);
+    expect_problem("topic 1, shard 10, sequence 193,"); /* 3 * EACH + 1 */
+    assert_int_equal(report.problem_count, 2);
+}
+
 /* An index block that cannot be read makes its messages dead letters; others are delivered. */
 static void damaged_index(void **state)
 {
@@ -442,18 +479,26 @@ static void inspect_tells(void **state)
 {
     (void)state;
     static const char *const expected[] = {
-        "topic 1: 2 shards here, 1 subscriptions, retention 0 ms and 0 bytes, idempotency window "
+        "topic 1: 2 shards here, 1 subscriptions, retention 0 ms and 4096 bytes, idempotency window "
         "600000 ms\n",
         "  shard 10 (number 0): next sequence 5, hashes 0000000000000000 to 7ffffffffffffffe\n",
-        "    subscription 100: cursor 3, enqueued 2, leased 3, scheduled 0, ready 0, dead 0\n",
+        "    retained from 0, 290 bytes\n",
+        "    being released: 3 to 4\n",
+        "    subscription 100: cursor 4, enqueued 1, leased 3, scheduled 0, ready 0, dead 0\n",
         "log: 1 segments, 5 messages, 5 needed, 290 bytes\n",
         "  segment 1: 5 messages, 5 needed, 1 rows, 290 bytes, being written\n",
         "table LOG: 1 rows\n",
     };
+    const struct topic_settings retained = {.retention_bytes = 4096, .dedup_window_ms = 600000};
     struct buf text;
     buf_init(&text, 65536);
+    core_fixture_topic(&fixture, TOPIC, SHARD, 2, &retained);
     core_fixture_fill(&fixture, TOPIC, SHARD, 5);
     assert_int_equal(core_fixture_pull(&fixture, SUB, 3), 3);
+    struct command seek = {
+        .type = COMMAND_SEEK,
+        .seek = {.sub_id = SUB, .shard_id = SHARD, .to = START_SEQUENCE, .value = 4}};
+    core_fixture_apply(&fixture, &seek, ERR_NONE);
     core_fixture_commit(&fixture);
     must(check_inspect(fixture.store, collect, &text));
     buf_append_byte(&text, '\0');
@@ -474,6 +519,7 @@ int main(void)
         TEST(check_names_the_message),
         TEST(pieces_of_a_large_message),
         TEST(damage_does_not_hold_space),
+        TEST(cleaning_around_damage),
         TEST(damaged_index),
         TEST(check_misses_every_row),
         TEST(check_finds_orphans),

@@ -346,6 +346,28 @@ static void peek_pages(void **state)
     expect_stats(300, 100, 0, 300);
 }
 
+/* A peek looks at a bounded number of messages in delivery and says where to go on, though it found
+ * none. */
+static void peek_is_bounded(void **state)
+{
+    (void)state;
+    enum { CHUNKS = 258 };
+    for (uint32_t number = 0; number < CHUNKS; number++) {
+        core_fixture_fill(&fixture, TOPIC, SHARD, CHUNK_SIZE);
+        assert_int_equal(core_fixture_pull(&fixture, SUB, CHUNK_SIZE), CHUNK_SIZE);
+        core_fixture_commit(&fixture);
+    }
+    struct command command = {.type = COMMAND_PEEK, .peek = peek_of(MESSAGE_SCHEDULED, 10)};
+    core_fixture_apply(&fixture, &command, ERR_NONE);
+    assert_int_equal(reply_delivery_count(&fixture.reply), 0);
+    assert_true(fixture.reply.more);
+    assert_int_equal(fixture.reply.next_sequence, 256 * CHUNK_SIZE);
+    command.peek.from_shard_id = fixture.reply.next_shard_id;
+    command.peek.from_sequence = fixture.reply.next_sequence;
+    core_fixture_apply(&fixture, &command, ERR_NONE);
+    assert_false(fixture.reply.more);
+}
+
 /* A page holds at most size_max bytes, but at least one message. */
 static void peek_size(void **state)
 {
@@ -397,7 +419,8 @@ int main(void)
         TEST(seek_back),          TEST(seek_back_fences_receipts),
         TEST(seek_targets),       TEST(seek_back_without_retention),
         TEST(seek_to_and_fro),    TEST(peek_pages),
-        TEST(peek_size),          TEST(oldest_unfinished),
+        TEST(peek_is_bounded),    TEST(peek_size),
+        TEST(oldest_unfinished),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
