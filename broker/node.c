@@ -107,7 +107,10 @@ static err_t start_volume(struct node *node, const char *name, struct store **st
     err_t err = volume_start(&options, out);
     if (err != NULL) {
         machine->ops->destroy(machine);
-        return err_passed(err, __func__);
+        err_t named = err_make(err_code(err), __FILE__, __LINE__, __func__, "%s/%s.mdb: %s",
+                               node->datadir.path, name, err_message(err));
+        err_free(err);
+        return named;
     }
     *store = NULL;
     return NULL;
