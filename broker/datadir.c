@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -25,6 +26,23 @@ static err_t join(const struct datadir *datadir, const char *name, char out[DATA
     return NULL;
 }
 
+/* A new directory must outlive a power failure as what is confirmed in it does. */
+static err_t flush_parent(const char *path)
+{
+    char copy[DATADIR_PATH_MAX];
+    snprintf(copy, sizeof copy, "%s", path);
+    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) != 0) {
+        err_t err = ERR(IO, "flush the directory of %s: %m", path);
+        if (fd >= 0) {
+            close(fd);
+        }
+        return err;
+    }
+    close(fd);
+    return NULL;
+}
+
 static err_t make_directory(struct datadir *datadir, const char *path)
 {
     int size = snprintf(datadir->path, sizeof datadir->path, "%s", path[0] == '\0' ? "" : path);
@@ -41,7 +59,10 @@ static err_t make_directory(struct datadir *datadir, const char *path)
         datadir->temporary = true;
         return NULL;
     }
-    if (mkdir(path, 0700) != 0 && errno != EEXIST) {
+    if (mkdir(path, 0700) == 0) {
+        return flush_parent(path);
+    }
+    if (errno != EEXIST) {
         return ERR(IO, "make the data directory %s: %m", path);
     }
     return NULL;
@@ -77,8 +98,9 @@ static err_t take_lock(struct datadir *datadir)
     }
     char pid[32];
     int size = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
-    if (ftruncate(datadir->lock_fd, 0) != 0 ||
-        pwrite(datadir->lock_fd, pid, (size_t)size, 0) != size) {
+    /* Written over what is there, whose block is not given up first: the disk may be full. */
+    if (pwrite(datadir->lock_fd, pid, (size_t)size, 0) != size ||
+        ftruncate(datadir->lock_fd, size) != 0) {
         return ERR(IO, "write %s: %m", path);
     }
     return NULL;

@@ -16,6 +16,7 @@
 
 enum {
     LMDB_READERS_MAX = 254,
+    LMDB_LOCK_SIZE = 16384, /* of the lock file with so many readers */
     LMDB_RESERVE_STEP = 1 << 20,
     LMDB_RESERVE_STEP_BEHIND = 16 << 20, /* when less than half of the reserve is there */
     LMDB_ZEROS_SIZE = 1 << 18
@@ -203,10 +204,35 @@ static int lmdb_env_try(struct lmdb_env *env, const char *path, unsigned flags, 
     return rc;
 }
 
+/* LMDB makes its lock file a hole and maps it: on a full disk the first write to it would end the
+ * process with SIGBUS. Once its blocks are there it needs no room any more. */
+static err_t lmdb_allocate_lock(const char *path)
+{
+    char *lock = lmdb_env_lock_path(path);
+    if (lock == NULL) {
+        return ERR(MEMORY, "no memory for a path");
+    }
+    err_t err = NULL;
+    int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    int rc = fd < 0 ? errno : posix_fallocate(fd, 0, LMDB_LOCK_SIZE);
+    if (rc != 0) {
+        errno = rc;
+        err = lmdb_file_err("allocate", lock);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    free(lock);
+    return err;
+}
+
 /* A sanitizer, a container or ulimit may leave less address space than was asked for. */
 static err_t lmdb_env_open_mapped(struct lmdb_env *env, const struct lmdb_options *options,
                                   const char *path)
 {
+    if (!options->read_only) {
+        TRY(lmdb_allocate_lock(path));
+    }
     bool out_of_memory;
     unsigned flags = lmdb_flags(options, path, &out_of_memory);
     uint64_t map_size = options->map_size != 0 ? options->map_size : LMDB_MAP_SIZE;
