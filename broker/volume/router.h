@@ -77,7 +77,7 @@ struct router_pull {
     uint32_t volume_next;
     uint32_t taken;
     uint32_t taken_size;
-    uint64_t left; /* what the volumes it asked could still give */
+    uint64_t left;            /* what the volumes it asked could still give */
     struct router_call *call; /* the one that is out */
     bool cancelled;
     bool expired;

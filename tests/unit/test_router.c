@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <xxhash.h>
 
+#include "tests/lib/fault.h"
 #include "tests/lib/volumes.h"
 
 enum { BATCH = 64 };
@@ -470,6 +471,25 @@ static void test_peek(void **state)
     volumes_close(&volumes);
 }
 
+/* A place of a shard that does not exist is no place to go on from. */
+static void test_peek_unknown_place(void **state)
+{
+    (void)state;
+    struct volumes volumes;
+    struct router_peek peek = {.topic = span_text("t"),
+                               .sub = span_text("s"),
+                               .max = 1,
+                               .size_max = 1,
+                               .from_shard_id = 4711};
+    bool done = false;
+    open_volumes(&volumes, 2);
+    volumes_prepare(&volumes, &peek.operation, &done);
+    router_start_peek(volumes.router, &peek);
+    volumes_await(&volumes, &done);
+    assert_int_equal(peek.operation.result.code, ERR_INVALID);
+    volumes_close(&volumes);
+}
+
 static struct router_change change_with(struct volumes *volumes, struct command command,
                                         uint32_t shard_number)
 {
@@ -598,6 +618,67 @@ static void test_drain(void **state)
     volumes_close(&volumes);
 }
 
+/* ---- without memory ------------------------------------------------------------------------- */
+
+/* Publishes, pulls, acknowledges, lists and purges a little; adds up what was confirmed. */
+static void use_all(struct volumes *volumes, uint32_t *published, uint32_t *acked)
+{
+    static struct publishing publishing;
+    static struct settling settling;
+    struct volumes_pull pull;
+    for (uint32_t index = 0; index < 8; index++) {
+        publishing.messages[index] = volumes_message("", "body");
+    }
+    (void)publish_batch(volumes, &publishing, 8, false);
+    for (uint32_t index = 0; index < 8; index++) {
+        *published += publishing.results[index].code == ERR_NONE;
+    }
+    volumes_pull_start(volumes, &pull, "t", "s", 4, 1);
+    volumes_advance(volumes, 1);
+    volumes_await(volumes, &pull.done);
+    uint32_t count = volumes_pull_receipts(&pull, settling.receipts, 4);
+    volumes_pull_free(&pull);
+    (void)settle(volumes, &settling, count, ROUTER_ACK);
+    for (uint32_t index = 0; index < count; index++) {
+        *acked += settling.results[index] == ERR_NONE;
+    }
+    struct router_peek peek = {
+        .topic = span_text("t"), .sub = span_text("s"), .max = 10, .size_max = UINT32_MAX};
+    bool done = false;
+    volumes_prepare(volumes, &peek.operation, &done);
+    router_start_peek(volumes->router, &peek);
+    volumes_await(volumes, &done);
+    router_release(&peek.operation);
+    (void)change_with(volumes, (struct command){.type = COMMAND_REDRIVE, .redrive = {.max = 9}},
+                      UINT32_MAX);
+    (void)volumes_put_sub(volumes, "t", "other", &usual);
+    (void)volumes_drop_sub(volumes, "t", "other");
+}
+
+/* Whichever allocation fails, every operation ends once, and what was confirmed is neither lost nor
+ * there twice. */
+static void test_any_allocation_fails(void **state)
+{
+    (void)state;
+    bool failed = true;
+    for (uint64_t nth = 1; failed; nth++) {
+        struct volumes volumes;
+        uint32_t published = 0;
+        uint32_t acked = 0;
+        open_volumes(&volumes, 2);
+        volumes_quiesce(&volumes);
+        fault_alloc_nth(nth);
+        use_all(&volumes, &published, &acked);
+        failed = fault_alloc_stop();
+        volumes_restart(&volumes);
+        volumes_advance(&volumes, usual.lease_ms + 1);
+        uint32_t left = volumes_drain_sub(&volumes, "t", "s");
+        assert_int_equal(left + acked, published);
+        assert_in_range(nth, 1, 5000);
+        volumes_close(&volumes);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -612,9 +693,11 @@ int main(void)
         cmocka_unit_test(test_settle_failed_volume),
         cmocka_unit_test(test_settle_nothing),
         cmocka_unit_test(test_peek),
+        cmocka_unit_test(test_peek_unknown_place),
         cmocka_unit_test(test_changes),
         cmocka_unit_test(test_stats),
         cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_any_allocation_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

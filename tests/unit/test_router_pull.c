@@ -157,6 +157,36 @@ static void test_rotates(void **state)
     volumes_close(&volumes);
 }
 
+/* Messages that cannot be delivered yet do not hide one behind them, however many there are. */
+static void test_behind_delayed(void **state)
+{
+    (void)state;
+    enum { DELAYED = 17000, AT_ONCE = 1000 }; /* more than one command looks at */
+    struct volumes volumes;
+    struct volumes_pull pull;
+    static struct message_in messages[AT_ONCE];
+    static struct publish_result results[AT_ONCE];
+    open_with(&volumes, (struct volumes_options){.count = 1}, 1);
+    for (size_t index = 0; index < AT_ONCE; index++) {
+        messages[index] = volumes_message("", "body");
+        messages[index].delay_ms = WAIT_MS;
+    }
+    for (uint32_t count = 0; count < DELAYED; count += AT_ONCE) {
+        struct router_publish publish = {
+            .topic = span_text("t"), .messages = messages, .count = AT_ONCE, .results = results};
+        bool done = false;
+        volumes_prepare(&volumes, &publish.operation, &done);
+        router_start_publish(volumes.router, &publish);
+        volumes_await(&volumes, &done);
+        assert_int_equal(publish.operation.result.code, ERR_NONE);
+        router_release(&publish.operation);
+    }
+    publish_one(&volumes);
+    start(&volumes, &pull, 0);
+    assert_int_equal(expect_one(&volumes, &pull).sequence, DELAYED);
+    volumes_close(&volumes);
+}
+
 /* ---- what wakes a waiting pull -------------------------------------------------------------- */
 
 static struct receipt lease_one(struct volumes *volumes)
@@ -499,6 +529,10 @@ static void test_deadline(void **state)
     open_volumes(&volumes, 2);
     start(&volumes, &pull, 0);
     expect_code(&volumes, &pull, ERR_NONE);
+    start(&volumes, &pull, 0);
+    router_cancel_pull(volumes.router, &pull.pull);
+    assert_int_equal(router_next_due_ms(volumes.router), 0); /* it is done at the next poll */
+    expect_code(&volumes, &pull, ERR_UNAVAILABLE);
     start_waiting(&volumes, &pull);
     assert_int_equal(router_next_due_ms(volumes.router), VOLUMES_START_MS + WAIT_MS);
     volumes_advance(&volumes, WAIT_MS - 1);
@@ -556,6 +590,25 @@ static void test_cancel_asking(void **state)
         assert_int_equal(expect_one(&volumes, &pulls[1]).attempt, 1);
         volumes_close(&volumes);
     }
+}
+
+/* One that had found nothing when it went leaves nothing behind. */
+static void test_cancel_empty(void **state)
+{
+    (void)state;
+    struct volumes volumes;
+    struct volumes_pull pulls[2];
+    open_volumes(&volumes, 2);
+    start_waiting(&volumes, &pulls[1]);
+    start_held(&volumes, &pulls[0], 1);
+    router_cancel_pull(volumes.router, &pulls[0].pull);
+    volumes_unhold(&volumes, 1);
+    expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
+    volumes_quiesce(&volumes);
+    assert_int_equal(router_waiting(volumes.router), 1);
+    publish_one(&volumes);
+    assert_int_equal(expect_one(&volumes, &pulls[1]).attempt, 1);
+    volumes_close(&volumes);
 }
 
 /* The same for one that was woken for it: the volume has told once and will not again, and another
@@ -801,6 +854,7 @@ int main(void)
         cmocka_unit_test(test_gathers),
         cmocka_unit_test(test_size_max),
         cmocka_unit_test(test_rotates),
+        cmocka_unit_test(test_behind_delayed),
         cmocka_unit_test(test_wakes),
         cmocka_unit_test(test_many),
         cmocka_unit_test(test_burst),
@@ -808,6 +862,7 @@ int main(void)
         cmocka_unit_test(test_deadline),
         cmocka_unit_test(test_cancel_waiting),
         cmocka_unit_test(test_cancel_asking),
+        cmocka_unit_test(test_cancel_empty),
         cmocka_unit_test(test_cancel_woken),
         cmocka_unit_test(test_cancel_partly_filled),
         cmocka_unit_test(test_cancel_finished),
