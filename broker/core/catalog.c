@@ -215,6 +215,7 @@ static err_t topic_take(struct catalog *catalog, uint32_t id, struct span value)
     struct topic_entry *entry = map_get(&catalog->topics, id);
     if (entry == NULL) {
         TRY(topic_add(catalog, id, span_text(read.name), &entry));
+        assert(entry != NULL);
     }
     entry->topic.version = read.version;
     entry->topic.state = read.state;
@@ -269,6 +270,7 @@ static err_t sub_take(struct catalog *catalog, uint32_t id, struct span value)
     struct catalog_sub *sub = map_get(&catalog->subs, id);
     if (sub == NULL) {
         TRY(sub_add(catalog, entry, &read, &sub));
+        assert(sub != NULL);
     }
     sub->version = read.version;
     sub->state = read.state;

@@ -610,7 +610,7 @@ static void publish_two(bool atomic, const struct message_in messages[2],
 static void atomic_batch(void **state)
 {
     (void)state;
-    struct publish_result results[2];
+    struct publish_result results[2] = {{.code = ERR_NONE}};
     const struct message_in empty = {0};
     uint64_t hash = core_fixture_hash(&empty);
     const struct message_in good[] = {{.shard_id = SHARD, .payload_hash = hash},
