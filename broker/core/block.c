@@ -274,11 +274,10 @@ static bool is_unstored_tail(const struct block *block)
 
 void block_trim(struct core *core)
 {
-    assert(list_empty(&core->dirty_blocks));
     size_t looks = core->block_pool.taken;
     while (core->block_pool.taken > core->options.blocks_max && looks-- > 0) {
         struct block *block = container_of(list_first(&core->block_lru), struct block, lru);
-        if (is_unstored_tail(block)) {
+        if (is_unstored_tail(block) || list_linked(&block->dirty)) {
             list_remove(&block->lru);
             list_append(&core->block_lru, &block->lru);
         } else {

@@ -396,6 +396,7 @@ static err_t core_apply(struct machine *machine, struct store_txn *txn,
     core->applied++;
     effects->corrupt += core->corrupt;
     core->corrupt = 0;
+    TRY(delivery_trim(core));
     return dispatch(core, command, reply);
 }
 

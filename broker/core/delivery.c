@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "broker/base/bytes.h"
+#include "broker/core/block.h"
 #include "broker/core/release.h"
 #include "broker/core/topic.h"
 
@@ -201,6 +202,18 @@ err_t delivery_flush(struct core *core)
             TRY(flush_lane(core, sub->lanes.items[slot]));
         }
     }
+    return NULL;
+}
+
+err_t delivery_trim(struct core *core)
+{
+    if (core->chunk_pool.taken / 2 < core->options.chunks_max &&
+        core->block_pool.taken / 2 < core->options.blocks_max) {
+        return NULL;
+    }
+    TRY(delivery_flush(core));
+    chunk_trim(core);
+    block_trim(core);
     return NULL;
 }
 

@@ -52,6 +52,7 @@ static err_t redrive_lane(struct core *core, struct lane *lane, const struct red
             reply->count++;
             if (!redrive->dry_run) {
                 TRY(revive(core, lane, dead.sequence));
+                TRY(delivery_trim(core));
             }
         }
         from = dead.sequence + 1;
@@ -116,6 +117,7 @@ static err_t purge_delivery(struct core *core, struct lane *lane, uint32_t state
         TRY(chunk_get(core, lane, number, false, &chunk));
         if (chunk != NULL) {
             TRY(delivery_drop(core, chunk, states, count));
+            TRY(delivery_trim(core));
         }
     }
 }
@@ -164,6 +166,7 @@ static err_t go_back_to(struct core *core, struct lane *lane, uint64_t target)
         }
         TRY(chunk_get(core, lane, number, false, &chunk));
         TRY(delivery_reset(core, chunk, target, all));
+        TRY(delivery_trim(core));
     }
     lane->cursor = target;
     state_update_available(lane);

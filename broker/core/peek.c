@@ -262,6 +262,7 @@ static err_t shard_stats(struct core *core, const struct shard *shard, struct re
         struct lane *lane = shard->lanes.items[index];
         if (!lane->sub->dropping) {
             TRY(lane_stats(core, lane, reply));
+            TRY(delivery_trim(core));
         }
     }
     return NULL;

@@ -148,6 +148,79 @@ static void retention_of_large(void **state)
     assert_in_range(shard->retained_from, 1, BUDGET_SIZE / SIZE + 1);
 }
 
+static const struct core *core(void)
+{
+    return container_of(fixture.machine, const struct core, machine);
+}
+
+static void expect_bounded(void)
+{
+    assert_true(core()->chunk_pool.taken <= 2 * fixture.options.chunks_max + 1);
+    assert_true(core()->block_pool.taken <= 2 * fixture.options.blocks_max + 1);
+}
+
+/* Rejects one message of each chunk and finishes the others. */
+static void reject_some(uint32_t count)
+{
+    for (uint32_t number = 0; number < count; number++) {
+        assert_int_equal(core_fixture_pull(&fixture, SUB, CHUNK_SIZE), CHUNK_SIZE);
+        struct receipt receipts[CHUNK_SIZE];
+        for (uint32_t index = 0; index < CHUNK_SIZE; index++) {
+            receipts[index] = core_fixture_receipt(&fixture, SUB, index);
+        }
+        assert_int_equal(core_fixture_settle(&fixture, COMMAND_ACK, receipts + 1, CHUNK_SIZE - 1),
+                         CHUNK_SIZE - 1);
+        struct command command = {
+            .type = COMMAND_NACK,
+            .settle = {.sub_id = SUB,
+                       .receipts = receipts,
+                       .count = 1,
+                       .results = fixture.results,
+                       .reject = true},
+        };
+        core_fixture_apply(&fixture, &command, ERR_NONE);
+        core_fixture_commit(&fixture);
+    }
+}
+
+/* However many chunks a command touches, and the commands of a batch together, few are in memory.
+ */
+static void chunks_in_memory(void **state)
+{
+    enum { CHUNKS = 60, CACHED = 8 };
+    (void)state;
+    fixture.options.chunks_max = CACHED;
+    fixture.options.blocks_max = CACHED;
+    core_fixture_commit(&fixture);
+    core_fixture_restart(&fixture);
+    core_fixture_sub(&fixture, SUB + 1, TOPIC, NULL); /* still needs all of it */
+    core_fixture_fill(&fixture, TOPIC, SHARD, CHUNKS * CHUNK_SIZE);
+    core_fixture_commit(&fixture);
+    reject_some(CHUNKS);
+    assert_int_equal(core_fixture_stats(&fixture, SUB).dead, CHUNKS);
+    struct command redrive = {.type = COMMAND_REDRIVE, .redrive = {.sub_id = SUB, .max = CHUNKS}};
+    core_fixture_apply(&fixture, &redrive, ERR_NONE);
+    assert_int_equal(fixture.reply.count, CHUNKS);
+    expect_bounded();
+    for (uint32_t number = 0; number < CHUNKS; number++) {
+        assert_int_equal(core_fixture_pull(&fixture, SUB, 1), 1);
+        expect_bounded();
+    }
+    struct command purge = {.type = COMMAND_PURGE, .purge = {.sub_id = SUB, .delivery = true}};
+    core_fixture_commit(&fixture);
+    core_fixture_apply(&fixture, &purge, ERR_NONE);
+    assert_int_equal(fixture.reply.count, CHUNKS);
+    expect_bounded();
+    core_fixture_commit(&fixture);
+    struct command seek = {.type = COMMAND_SEEK, .seek = {.sub_id = SUB, .to = START_EARLIEST}};
+    core_fixture_apply(&fixture, &seek, ERR_NONE);
+    expect_bounded();
+    reject_some(CHUNKS);
+    core_fixture_apply(&fixture, &seek, ERR_NONE);
+    expect_bounded();
+    assert_int_equal(core_fixture_drain(&fixture, SUB), CHUNKS * CHUNK_SIZE);
+}
+
 /* A start after many short runs reads no more of the log than one after a long run. */
 static void replay_stays_short(void **state)
 {
@@ -183,6 +256,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(times_without_end, setup, teardown),
         cmocka_unit_test_setup_teardown(pull_past_large, setup, teardown),
         cmocka_unit_test_setup_teardown(retention_of_large, setup, teardown),
+        cmocka_unit_test_setup_teardown(chunks_in_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(replay_stays_short, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
