@@ -538,27 +538,43 @@ static err_t visit_row(struct core *core, uint64_t position, struct span row, ms
     return NULL;
 }
 
+/* Copies a row out, as visiting may change the store, which ends the life of spans into it. */
+static err_t copy_row(struct core *core, uint64_t position, bool *found)
+{
+    uint8_t key[MSGLOG_KEY_SIZE];
+    struct span value;
+    row_key(position, key);
+    TRY(store_get(core->txn, STORE_LOG, span_of(key, sizeof key), &value, found));
+    if (!*found) {
+        return NULL;
+    }
+    buf_reset(&core->row_copy);
+    buf_append_span(&core->row_copy, value);
+    return core->row_copy.failed ? ERR(MEMORY, "no memory to read a log row") : NULL;
+}
+
+/* Visits the records of a segment from a row on. Each row is looked up by its number, so that one
+ * whose key is damaged hides no other. `damaged` counts rows that are missing or not sound. */
+static err_t visit_segment(struct core *core, const struct segment *segment, uint32_t row,
+                           msglog_visit visit, uint64_t *damaged)
+{
+    for (; row < segment->rows; row++) {
+        uint64_t position = msglog_position(segment->number, row, 0);
+        bool found = false;
+        bool not_sound = false;
+        TRY(copy_row(core, position, &found));
+        if (found) {
+            TRY(visit_row(core, position, buf_span(&core->row_copy), visit, &not_sound));
+        }
+        *damaged += !found || not_sound;
+    }
+    return NULL;
+}
+
 static err_t rewrite_segment(struct core *core, struct segment *segment)
 {
-    for (uint32_t row = 0; row < segment->rows; row++) {
-        uint64_t position = msglog_position(segment->number, row, 0);
-        uint8_t key[MSGLOG_KEY_SIZE];
-        row_key(position, key);
-        struct span value;
-        bool found = false;
-        TRY(store_get(core->txn, STORE_LOG, span_of(key, sizeof key), &value, &found));
-        if (!found) {
-            continue;
-        }
-        /* Rewriting changes the store, which ends the life of the row's span. */
-        buf_reset(&core->row_copy);
-        buf_append_span(&core->row_copy, value);
-        if (core->row_copy.failed) {
-            return ERR(MEMORY, "no memory to rewrite a log row");
-        }
-        bool damaged = false;
-        TRY(visit_row(core, position, buf_span(&core->row_copy), rewrite, &damaged));
-    }
+    uint64_t damaged = 0;
+    TRY(visit_segment(core, segment, 0, rewrite, &damaged));
     /* What could not be moved is damaged and stays; do not try again. */
     return segment->live == 0 ? NULL : list_as(core, segment, 0);
 }
@@ -619,39 +635,18 @@ err_t msglog_clean(struct core *core, uint64_t checkpoint, uint32_t *work)
     return NULL;
 }
 
-/* Copies out one row at or after `position`, as visiting may change what spans point into. */
-static err_t scan_row(struct core *core, uint64_t *position, bool *found)
-{
-    struct store_cursor *cursor = NULL;
-    err_t err = NULL;
-    uint8_t key[MSGLOG_KEY_SIZE];
-    row_key(*position, key);
-    TRY(store_cursor_open(core->txn, STORE_LOG, &cursor));
-    TRY_OUT(store_cursor_seek(cursor, span_of(key, sizeof key), found));
-    if (*found) {
-        *position = msglog_row_position(cursor->key);
-        buf_reset(&core->row_copy);
-        buf_append_span(&core->row_copy, cursor->value);
-        if (core->row_copy.failed) {
-            err = ERR(MEMORY, "no memory to read the log");
-        }
-    }
-out:
-    store_cursor_close(cursor);
-    return err;
-}
-
 err_t msglog_scan(struct core *core, uint64_t position, msglog_visit visit)
 {
-    for (;;) {
-        bool found = false;
-        TRY(scan_row(core, &position, &found));
-        if (!found) {
-            return NULL;
+    uint32_t row = row_of(position);
+    for (uint32_t number = segment_of(position); number <= core->log.tail->number; number++) {
+        struct segment *segment = NULL;
+        TRY(msglog_segment(core, number, &segment));
+        if (segment == NULL) {
+            core->corrupt++; /* segments are deleted before the checkpoint only */
+        } else {
+            TRY(visit_segment(core, segment, row, visit, &core->corrupt));
         }
-        bool damaged = false;
-        TRY(visit_row(core, position, buf_span(&core->row_copy), visit, &damaged));
-        core->corrupt += damaged;
-        position += 1U << 16;
+        row = 0;
     }
+    return NULL;
 }
