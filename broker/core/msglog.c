@@ -82,7 +82,9 @@ err_t msglog_segment(struct core *core, uint32_t number, struct segment **out)
     if (!found) {
         return NULL;
     }
-    if (value.size != SEGMENT_VALUE_SIZE || value.data[0] != SEGMENT_VERSION) {
+    /* Rows are numbered in 16 bits. */
+    if (value.size != SEGMENT_VALUE_SIZE || value.data[0] != SEGMENT_VERSION ||
+        bytes_get_le32(value.data + 12) > UINT16_MAX + 1) {
         return ERR(CORRUPT, "log segment %u has a damaged record", number);
     }
     TRY(segment_add(core, number, out));
@@ -638,7 +640,15 @@ err_t msglog_clean(struct core *core, uint64_t checkpoint, uint32_t *work)
 err_t msglog_scan(struct core *core, uint64_t position, msglog_visit visit)
 {
     uint32_t row = row_of(position);
-    for (uint32_t number = segment_of(position); number <= core->log.tail->number; number++) {
+    uint32_t last = core->log.tail->number;
+    uint64_t segments = 0;
+    TRY(store_entries(core->txn, STORE_SEGMENT, &segments));
+    /* Nothing from the checkpoint on has been deleted. */
+    if (position > msglog_end(core) || last - segment_of(position) > segments) {
+        return ERR(CORRUPT, "the log is to be read again from segment %u to %u, but has %llu",
+                   segment_of(position), last, (unsigned long long)segments);
+    }
+    for (uint32_t number = segment_of(position); number <= last; number++) {
         struct segment *segment = NULL;
         TRY(msglog_segment(core, number, &segment));
         if (segment == NULL) {
