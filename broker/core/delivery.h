@@ -43,8 +43,8 @@ err_t delivery_come_due(struct core *core, struct chunk *chunk) MUST_CHECK;
 /* Writes what has changed, in key order, and releases what is done. */
 err_t delivery_flush(struct core *core) MUST_CHECK;
 
-/* Between messages, in the middle of a batch: brings what is kept in memory back to its bounds. Ends
- * the life of chunks and blocks. */
+/* Between messages, in the middle of a batch: brings what is kept in memory back to its bounds.
+ * Ends the life of chunks and blocks. */
 err_t delivery_trim(struct core *core) MUST_CHECK;
 
 /* Drops all of the lane's first stored chunk; `found` false when it has none. */
