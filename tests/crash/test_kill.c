@@ -706,6 +706,11 @@ static int compare_times(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
+static double in_ms(uint64_t time_us)
+{
+    return (double)time_us / 1000;
+}
+
 static void print_figures(uint64_t start_us, uint64_t stop_us)
 {
     qsort(ready_us, run.starts, sizeof *ready_us, compare_times);
@@ -715,9 +720,9 @@ static void print_figures(uint64_t start_us, uint64_t stop_us)
            "\"violations\":%lu,\"ready_ms_median\":%.1f,\"ready_ms_max\":%.1f,\"stop_ms\":%.1f,"
            "\"seconds\":%.1f}\n",
            run.seed, run.starts - 1, run.confirmed, run.count, run.replayed, run.redelivered,
-           run.undone, run.lease_lost, run.unknown, run.violations,
-           (double)ready_us[run.starts / 2] / 1000, (double)ready_us[run.starts - 1] / 1000,
-           (double)stop_us / 1000, (double)(broker_now_us() - start_us) / 1e6);
+           run.undone, run.lease_lost, run.unknown, run.violations, in_ms(ready_us[run.starts / 2]),
+           in_ms(ready_us[run.starts - 1]), in_ms(stop_us),
+           in_ms(broker_now_us() - start_us) / 1000);
     (void)fflush(stdout);
 }
 

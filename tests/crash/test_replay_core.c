@@ -14,7 +14,7 @@
 
 #include "broker/core/check.h"
 #include "storage/lmdb.h"
-#include "tests/crash/iotrap.c"
+#include "tests/crash/iotrap.c" /* NOLINT(bugprone-suspicious-include): it must be in the program */
 #include "tests/lib/core_fixture.h"
 
 enum {

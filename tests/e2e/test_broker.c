@@ -162,6 +162,31 @@ static void test_directory_is_locked(void **state)
     scene_deinit(&scene);
 }
 
+/* A broker that cannot listen, or does not understand what it is told, says so and leaves its
+ * directory as it was. */
+static void test_refused_settings(void **state)
+{
+    (void)state;
+    struct scene scene;
+    char log[4096];
+    char address[32];
+    char data[TMPDIR_PATH_SIZE];
+    scene_init(&scene, NULL);
+    tmpdir_file(&scene.tmpdir, "other", data);
+    (void)snprintf(address, sizeof address, "127.0.0.1:%u", scene.broker.port);
+    struct broker_options options = {.data = data, .arguments = arguments_of("--http", address)};
+    assert_int_equal(broker_refused(&options, log, sizeof log), EX_IOERR);
+    assert_non_null(strstr(log, address));
+    options.arguments = arguments_of("--volumes", "65");
+    assert_int_equal(broker_refused(&options, log, sizeof log), EX_USAGE);
+    assert_non_null(strstr(log, "volumes"));
+    options.arguments = NULL;
+    struct broker broker;
+    broker_start(&broker, &options);
+    broker_stop(&broker);
+    scene_deinit(&scene);
+}
+
 /* ---- restarts ---- */
 
 /* Leaves one message in every state: enqueued, leased, scheduled, dead, finished. */
@@ -467,7 +492,7 @@ static void test_kill_while_creating(void **state)
         assert_true(found == 200 || found == 404);
         int made = http_client_do(&scene.client, "PUT", path);
         assert_int_equal(made, found == 200 ? 200 : 201);
-        (void)strcat(path, "/messages");
+        (void)snprintf(path, sizeof path, "/v1/topics/%u-0/messages", round);
         scene_expect(&scene.client, 201, "POST", path, "1");
     }
     scene_deinit(&scene);
@@ -480,6 +505,7 @@ int main(void)
         cmocka_unit_test(test_stop_answers_waiting_pulls),
         cmocka_unit_test(test_stop_under_load),
         cmocka_unit_test(test_directory_is_locked),
+        cmocka_unit_test(test_refused_settings),
         cmocka_unit_test(test_restart_keeps_everything),
         cmocka_unit_test(test_volume_counts),
         cmocka_unit_test(test_volumes_grow_and_stay),

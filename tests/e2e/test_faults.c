@@ -27,7 +27,7 @@ enum {
     BODY_SIZE = 100 << 10,
     FILL_MAX = 2000,   /* publishes until a disk must be full */
     RECOVER_MS = 1500, /* from room on the disk to publishing again */
-    FLIPS = 48,
+    FLIPS = 96,
     FLIP_MESSAGES = 200,
 };
 

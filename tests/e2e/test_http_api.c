@@ -394,7 +394,8 @@ static void test_too_large(void **state)
                                          "Transfer-Encoding: chunked\r\n\r\n"));
     int size = snprintf(chunk, sizeof chunk, "%x\r\n", CHUNK);
     memset(chunk + size, 'x', CHUNK);
-    memcpy(chunk + size + CHUNK, "\r\n", 2);
+    chunk[size + CHUNK] = '\r';
+    chunk[size + CHUNK + 1] = '\n';
     size_t sent = 0;
     while (sent < (size_t)256 << 20 && !http_client_readable(&scene.client, 0) &&
            http_client_send_raw(&scene.client, span_of(chunk, (size_t)size + CHUNK + 2))) {

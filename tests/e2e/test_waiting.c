@@ -12,7 +12,7 @@
 
 #include "tests/lib/scene.h"
 
-enum { WAITERS = 200, MEETINGS = 1000, VANISHED = 40, SOON_US = 2000000 };
+enum { WAITERS = 200, MEETINGS = 500, VANISHED = 40, SOON_US = 2000000 };
 
 #define WAIT "{\"wait\":\"10s\"}"
 
