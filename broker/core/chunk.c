@@ -166,6 +166,20 @@ static err_t load(struct core *core, struct lane *lane, uint64_t number, struct 
     return NULL;
 }
 
+err_t chunk_check_cursor(const struct chunk *chunk)
+{
+    const struct lane *lane = chunk->lane;
+    uint64_t base = chunk->number * CHUNK_SIZE;
+    uint64_t passed = lane->cursor > base ? lane->cursor - base : 0;
+    passed = passed < CHUNK_SIZE ? passed : CHUNK_SIZE;
+    if (chunk->counts[MESSAGE_NONE] != CHUNK_SIZE - passed) {
+        return ERR(CORRUPT,
+                   "the cursor of subscription %u on shard %u, or its chunk %llu, is damaged",
+                   lane->sub->id, lane->shard->id, (unsigned long long)chunk->number);
+    }
+    return NULL;
+}
+
 static void mark_done_before_cursor(struct chunk *chunk)
 {
     uint64_t base = chunk->number * CHUNK_SIZE;

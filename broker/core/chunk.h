@@ -21,6 +21,10 @@ err_t chunk_get(struct core *core, struct lane *lane, uint64_t number, bool crea
 err_t chunk_look(struct core *core, struct lane *lane, uint64_t number, struct chunk **out,
                  bool *damaged) MUST_CHECK;
 
+/* Before the cursor moves on through it: what the cursor has passed has a state, and nothing else.
+ */
+err_t chunk_check_cursor(const struct chunk *chunk) MUST_CHECK;
+
 /* One move of one message, with its counts and indexes, and a wake-up when it makes something to
  * pull. Of the entry it sets only the state. */
 err_t chunk_move(struct core *core, struct chunk *chunk, uint32_t index,

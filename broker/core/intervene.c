@@ -80,6 +80,7 @@ static err_t skip_in_chunk(struct core *core, struct lane *lane, uint64_t number
     struct chunk *chunk = NULL;
     TRY(chunk_get(core, lane, number, false, &chunk));
     if (chunk != NULL) {
+        TRY(chunk_check_cursor(chunk));
         chunk_skip(core, chunk, (uint32_t)first, (uint32_t)end);
     }
     return NULL;

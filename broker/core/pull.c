@@ -151,6 +151,7 @@ static err_t take_new(struct pulling *pulling, struct lane *lane)
         struct chunk *chunk = NULL;
         uint32_t index = (uint32_t)(lane->cursor % CHUNK_SIZE);
         TRY(chunk_get(pulling->core, lane, lane->cursor / CHUNK_SIZE, true, &chunk));
+        TRY(chunk_check_cursor(chunk));
         for (; index < CHUNK_SIZE && lane->cursor < shard->next_sequence && may_take(pulling, lane);
              index++) {
             bool moved = false;
