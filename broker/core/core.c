@@ -486,6 +486,7 @@ static void core_destroy(struct machine *machine)
     struct core *core = core_of(machine);
     deinit_state(core);
     map_deinit(&core->topics);
+    array_deinit(&core->topics_by_id);
     map_deinit(&core->shards);
     map_deinit(&core->subs);
     heap_deinit(&core->retention);
@@ -537,6 +538,7 @@ err_t core_create(const struct core_options *options, struct machine **out)
     core->options = *options;
     set_usual(&core->options);
     map_init(&core->topics);
+    array_init(&core->topics_by_id);
     map_init(&core->shards);
     map_init(&core->subs);
     heap_init(&core->retention);

@@ -268,30 +268,24 @@ static err_t shard_stats(struct core *core, const struct shard *shard, struct re
     return NULL;
 }
 
-/* Topics in order of id, so that the reply does not depend on how they lie in memory. */
-static const struct topic *topic_after(const struct core *core, uint32_t id)
+static err_t topic_stats(struct core *core, const struct topic *topic, struct reply *reply)
 {
-    const struct topic *best = NULL;
-    size_t at = 0;
-    const struct topic *topic;
-    while ((topic = map_each(&core->topics, &at)) != NULL) {
-        if (topic->id > id && (best == NULL || topic->id < best->id)) {
-            best = topic;
-        }
+    for (size_t index = 0; index < topic->shards.count && !topic->dropping; index++) {
+        TRY(shard_stats(core, topic->shards.items[index], reply));
     }
-    return best;
+    return NULL;
 }
 
 err_t inspect_stats(struct core *core, const struct stats *stats, struct reply *reply)
 {
     TRY(delivery_flush(core));
-    const struct topic *topic =
-        stats->topic_id != 0 ? state_topic(core, stats->topic_id) : topic_after(core, 0);
-    while (topic != NULL) {
-        for (size_t index = 0; index < topic->shards.count && !topic->dropping; index++) {
-            TRY(shard_stats(core, topic->shards.items[index], reply));
-        }
-        topic = stats->topic_id != 0 ? NULL : topic_after(core, topic->id);
+    const struct topic *topic = state_topic(core, stats->topic_id);
+    if (topic != NULL) {
+        TRY(topic_stats(core, topic, reply));
+    }
+    /* In order of id, so that the reply does not depend on how topics lie in memory. */
+    for (size_t index = 0; stats->topic_id == 0 && index < core->topics_by_id.count; index++) {
+        TRY(topic_stats(core, core->topics_by_id.items[index], reply));
     }
     return reply->items.failed ? ERR(MEMORY, "no memory for statistics") : NULL;
 }

@@ -160,6 +160,7 @@ struct core {
     uint64_t gc_rows;
 
     struct map topics;
+    struct array topics_by_id; /* the same, for walks in order */
     struct map shards;
     struct map subs;
     struct pool topic_pool;

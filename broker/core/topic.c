@@ -120,19 +120,6 @@ err_t topic_lane_write(struct core *core, const struct lane *lane)
     return state_put(core, STORE_DELIVERY, span_of(key, sizeof key), span_of(value, sizeof value));
 }
 
-static err_t topic_add(struct core *core, uint32_t id, struct topic **out)
-{
-    struct topic *topic = pool_take(&core->topic_pool);
-    if (topic == NULL || !map_put(&core->topics, id, topic)) {
-        return ERR(MEMORY, "no memory for a topic");
-    }
-    topic->id = id;
-    array_init(&topic->shards);
-    array_init(&topic->subs);
-    *out = topic;
-    return NULL;
-}
-
 /* Where an item with this id belongs in an array ordered by id. */
 #define PLACE_BY_ID(array, type, wanted)                                                           \
     __extension__({                                                                                \
@@ -143,10 +130,30 @@ static err_t topic_add(struct core *core, uint32_t id, struct topic **out)
         place_;                                                                                    \
     })
 
+/* What is listed in order is found when everything is forgotten, also when there is no memory for
+ * the rest. */
+static err_t topic_add(struct core *core, uint32_t id, struct topic **out)
+{
+    struct array *by_id = &core->topics_by_id;
+    struct topic *topic = pool_take(&core->topic_pool);
+    if (topic == NULL) {
+        return ERR(MEMORY, "no memory for a topic");
+    }
+    topic->id = id;
+    array_init(&topic->shards);
+    array_init(&topic->subs);
+    if (!array_insert(by_id, PLACE_BY_ID(by_id, struct topic, id), topic) ||
+        !map_put(&core->topics, id, topic)) {
+        return ERR(MEMORY, "no memory for a topic");
+    }
+    *out = topic;
+    return NULL;
+}
+
 static err_t shard_add(struct core *core, struct topic *topic, uint32_t id, struct shard **out)
 {
     struct shard *shard = pool_take(&core->shard_pool);
-    if (shard == NULL || !map_put(&core->shards, id, shard)) {
+    if (shard == NULL) {
         return ERR(MEMORY, "no memory for a shard");
     }
     shard->id = id;
@@ -154,7 +161,8 @@ static err_t shard_add(struct core *core, struct topic *topic, uint32_t id, stru
     array_init(&shard->lanes);
     map_init(&shard->blocks);
     list_init(&shard->sweeps);
-    if (!array_insert(&topic->shards, PLACE_BY_ID(&topic->shards, struct shard, id), shard)) {
+    if (!array_insert(&topic->shards, PLACE_BY_ID(&topic->shards, struct shard, id), shard) ||
+        !map_put(&core->shards, id, shard)) {
         return ERR(MEMORY, "no memory for a shard");
     }
     *out = shard;
@@ -164,13 +172,14 @@ static err_t shard_add(struct core *core, struct topic *topic, uint32_t id, stru
 static err_t sub_add(struct core *core, struct topic *topic, uint32_t id, struct sub **out)
 {
     struct sub *sub = pool_take(&core->sub_pool);
-    if (sub == NULL || !map_put(&core->subs, id, sub)) {
+    if (sub == NULL) {
         return ERR(MEMORY, "no memory for a subscription");
     }
     sub->id = id;
     sub->topic = topic;
     array_init(&sub->lanes);
-    if (!array_insert(&topic->subs, PLACE_BY_ID(&topic->subs, struct sub, id), sub)) {
+    if (!array_insert(&topic->subs, PLACE_BY_ID(&topic->subs, struct sub, id), sub) ||
+        !map_put(&core->subs, id, sub)) {
         return ERR(MEMORY, "no memory for a subscription");
     }
     *out = sub;
@@ -363,9 +372,9 @@ err_t topic_drop(struct core *core, uint32_t topic_id)
 
 static void array_remove_item(struct array *array, const void *item)
 {
-    for (size_t index = 0; index < array->count; index++) {
-        if (array->items[index] == item) {
-            array_remove(array, index);
+    for (size_t index = array->count; index > 0; index--) { /* most go last first */
+        if (array->items[index - 1] == item) {
+            array_remove(array, index - 1);
             return;
         }
     }
@@ -421,6 +430,7 @@ static void topic_forget(struct core *core, struct topic *topic)
     array_deinit(&topic->shards);
     array_deinit(&topic->subs);
     map_remove(&core->topics, topic->id);
+    array_remove_item(&core->topics_by_id, topic);
     pool_give(&core->topic_pool, topic);
 }
 
@@ -498,24 +508,16 @@ err_t topic_drop_step(struct core *core, bool *worked)
 
 void topic_forget_all(struct core *core)
 {
-    size_t at = 0;
-    struct sub *sub;
-    /* Removing while walking is not allowed, so each walk starts over. */
-    while ((sub = map_each(&core->subs, &at)) != NULL) {
-        sub_forget(core, sub);
-        at = 0;
-    }
-    at = 0;
-    struct shard *shard;
-    while ((shard = map_each(&core->shards, &at)) != NULL) {
-        shard_forget(core, shard);
-        at = 0;
-    }
-    at = 0;
-    struct topic *topic;
-    while ((topic = map_each(&core->topics, &at)) != NULL) {
+    const struct array *topics = &core->topics_by_id;
+    while (topics->count > 0) {
+        struct topic *topic = topics->items[topics->count - 1];
+        while (topic->subs.count > 0) {
+            sub_forget(core, topic->subs.items[topic->subs.count - 1]);
+        }
+        while (topic->shards.count > 0) {
+            shard_forget(core, topic->shards.items[topic->shards.count - 1]);
+        }
         topic_forget(core, topic);
-        at = 0;
     }
 }
 

@@ -94,6 +94,35 @@ static void any_allocation_fails(void **state)
     assert_int_equal(core_fixture_pull(&fixture, SUB, 1), 1);
 }
 
+static void expect_topics(const uint32_t *ids, size_t count)
+{
+    struct command command = {.type = COMMAND_STATS};
+    core_fixture_apply(&fixture, &command, ERR_NONE);
+    const struct shard_stats *rows = (const void *)fixture.reply.items.data;
+    assert_int_equal(fixture.reply.items.size, count * sizeof *rows);
+    for (size_t index = 0; index < count; index++) {
+        assert_int_equal(rows[index].topic_id, ids[index]);
+    }
+}
+
+/* Statistics list topics in order of id, whatever order they were made in, also after a removal and
+ * after a start. */
+static void topics_in_order(void **state)
+{
+    (void)state;
+    static const uint32_t made[] = {30, 10, 50, 20, 40};
+    for (size_t index = 0; index < 5; index++) {
+        core_fixture_topic(&fixture, made[index], made[index], 1, NULL);
+    }
+    expect_topics((const uint32_t[]){10, 20, 30, 40, 50}, 5);
+    struct command drop = {.type = COMMAND_TOPIC_DROP, .topic_drop = 30};
+    core_fixture_apply(&fixture, &drop, ERR_NONE);
+    core_fixture_advance(&fixture, 0);
+    expect_topics((const uint32_t[]){10, 20, 40, 50}, 4);
+    core_fixture_restart(&fixture);
+    expect_topics((const uint32_t[]){10, 20, 40, 50}, 4);
+}
+
 /* Whoever waits for a subscription is told when it is dropped. */
 static void dropped_is_woken(void **state)
 {
@@ -113,6 +142,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(unchanged_is_not_written, setup, teardown),
         cmocka_unit_test_setup_teardown(any_allocation_fails, setup, teardown),
+        cmocka_unit_test_setup_teardown(topics_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(dropped_is_woken, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
