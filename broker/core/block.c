@@ -116,13 +116,15 @@ static void link_unstored(struct core *core, struct shard *shard, uint64_t from)
         shard->unstored_from = from;
         shard->unstored_at = core->log.appended_bytes;
         list_append(&core->unstored_shards, &shard->unstored);
+        core->unstored_count++;
     }
 }
 
-static void unlink_unstored(struct shard *shard)
+static void unlink_unstored(struct core *core, struct shard *shard)
 {
     if (list_linked(&shard->unstored)) {
         list_remove(&shard->unstored);
+        core->unstored_count--;
     }
 }
 
@@ -137,7 +139,7 @@ err_t block_append(struct core *core, struct shard *shard, uint64_t position)
     if (shard->next_sequence % CHUNK_SIZE == 0) {
         mark_dirty(core, block);
         topic_mark_shard(core, shard);
-        unlink_unstored(shard);
+        unlink_unstored(core, shard);
     }
     return NULL;
 }
@@ -155,7 +157,7 @@ err_t block_recover(struct core *core, struct shard *shard, uint64_t sequence, u
         shard->next_sequence = sequence + 1;
     }
     if (shard->next_sequence % CHUNK_SIZE == 0) {
-        unlink_unstored(shard);
+        unlink_unstored(core, shard);
     } else {
         link_unstored(core, shard, position & ~0xffffULL);
     }
@@ -229,7 +231,7 @@ static err_t store_tail(struct core *core, struct shard *shard)
     TRY(block_get(core, shard, (shard->next_sequence - 1) / CHUNK_SIZE, &block));
     TRY(write_block(core, block));
     topic_mark_shard(core, shard);
-    unlink_unstored(shard);
+    unlink_unstored(core, shard);
     return NULL;
 }
 
@@ -272,10 +274,15 @@ static bool is_unstored_tail(const struct block *block)
            block->number == (shard->next_sequence - 1) / CHUNK_SIZE;
 }
 
+size_t block_excess(const struct core *core)
+{
+    return core->block_pool.taken - core->unstored_count;
+}
+
 void block_trim(struct core *core)
 {
     size_t looks = core->block_pool.taken;
-    while (core->block_pool.taken > core->options.blocks_max && looks-- > 0) {
+    while (block_excess(core) > core->options.blocks_max && looks-- > 0) {
         struct block *block = container_of(list_first(&core->block_lru), struct block, lru);
         if (is_unstored_tail(block) || list_linked(&block->dirty)) {
             list_remove(&block->lru);
@@ -298,5 +305,5 @@ void block_forget(struct core *core, struct shard *shard)
         pool_give(&core->block_pool, block);
     }
     map_deinit(&shard->blocks);
-    unlink_unstored(shard);
+    unlink_unstored(core, shard);
 }

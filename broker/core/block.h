@@ -38,6 +38,8 @@ err_t block_flush(struct core *core, bool all) MUST_CHECK;
 uint64_t block_checkpoint(const struct core *core);
 /* Forgets blocks beyond the cache's bound. */
 void block_trim(struct core *core);
+/* Blocks in memory that could be forgotten: not those at the end of a shard that are only there. */
+size_t block_excess(const struct core *core);
 /* Forgets all blocks of a shard. */
 void block_forget(struct core *core, struct shard *shard);
 

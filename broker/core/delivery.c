@@ -208,7 +208,7 @@ err_t delivery_flush(struct core *core)
 err_t delivery_trim(struct core *core)
 {
     if (core->chunk_pool.taken / 2 < core->options.chunks_max &&
-        core->block_pool.taken / 2 < core->options.blocks_max) {
+        block_excess(core) / 2 < core->options.blocks_max) {
         return NULL;
     }
     TRY(delivery_flush(core));

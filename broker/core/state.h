@@ -179,6 +179,7 @@ struct core {
     struct list dirty_shards;
     struct list dirty_blocks;
     struct list unstored_shards; /* in order of unstored_from */
+    size_t unstored_count;
     struct list sweeps;
     struct list dropping_subs;
     struct list dropping_topics;
