@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/lib/cli.h"
@@ -234,6 +235,29 @@ static void free_address(char out[32])
     (void)close(listener);
 }
 
+/* The catalog is copied after the volumes: it must know every id they use, or it would give one out
+ * again. */
+static void test_a_backup_takes_the_catalog_last(void **state)
+{
+    const struct broker *broker = *state;
+    char copy[TMPDIR_PATH_SIZE];
+    char path[TMPDIR_PATH_SIZE];
+    struct stat catalog;
+    struct stat volume;
+    set_up(broker);
+    const char *target = tmpdir_file(&broker->tmpdir, "copy", copy);
+    run_silently(broker, WORDS("backup", target, "--data", broker->data), NULL);
+    assert_int_equal(stat(tmpdir_file(&broker->tmpdir, "copy/catalog.mdb", path), &catalog), 0);
+    for (int number = 0; number < 2; number++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "copy/volume-%d.mdb", number);
+        assert_int_equal(stat(tmpdir_file(&broker->tmpdir, name, path), &volume), 0);
+        assert_true(volume.st_mtim.tv_sec < catalog.st_mtim.tv_sec ||
+                    (volume.st_mtim.tv_sec == catalog.st_mtim.tv_sec &&
+                     volume.st_mtim.tv_nsec <= catalog.st_mtim.tv_nsec));
+    }
+}
+
 /* A copy made while the broker runs verifies, and a broker started on it has every message. */
 static void test_a_backup_opens_as_a_data_directory(void **state)
 {
@@ -342,6 +366,7 @@ int main(void)
         BROKER_TEST(test_dead_letters_are_listed_and_redriven),
         BROKER_TEST(test_a_subscription_can_be_steered),
         BROKER_TEST(test_the_job_checks_every_record),
+        BROKER_TEST(test_a_backup_takes_the_catalog_last),
         BROKER_TEST(test_a_backup_opens_as_a_data_directory),
         BROKER_TEST(test_verify_finds_a_changed_bit),
         BROKER_TEST(test_benchmarks_measure_and_check),

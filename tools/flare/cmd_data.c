@@ -126,17 +126,18 @@ static void remove_copies(const struct datafiles *files, const char *directory)
     (void)rmdir(directory);
 }
 
-/* The catalog goes first: a volume may then know more than the catalog, which start-up puts right,
- * but never less. */
+/* The catalog, the first file, goes last: it then knows every topic and subscription of the
+ * volumes' copies, and gives none of their ids out again. What only it knows, start-up makes in the
+ * volumes. */
 static err_t copy_all(struct cli *cli, const struct datafiles *files, const char *directory)
 {
     struct progress progress;
     err_t err = NULL;
     progress_init(&progress, cli->quiet);
-    for (uint32_t i = 0; i < files->count && err == NULL; i++) {
+    for (uint32_t i = files->count; i > 0 && err == NULL; i--) {
         char path[DATAFILES_PATH_MAX];
-        err = join(directory, files->files[i].name, path)
-                  ? copy_file(&files->files[i], path, &progress)
+        err = join(directory, files->files[i - 1].name, path)
+                  ? copy_file(&files->files[i - 1], path, &progress)
                   : ERR(INVALID, "the path of the backup is too long");
     }
     progress_done(&progress);
