@@ -340,6 +340,7 @@ struct lot {
     uint32_t numbers[PULL];
     char receipts[PULL][64];
     uint32_t shards[PULL]; /* each a bit */
+    uint32_t attempts[PULL];
     uint32_t count;
     uint32_t shards_any;
 };
@@ -363,6 +364,7 @@ static void lot_add(struct lot *lot, uint32_t number, const json_t *message)
     const char *receipt = json_string_value(json_object_get(message, "receipt"));
     lot->shards[lot->count] = 1U << json_integer_value(json_object_get(message, "shard"));
     lot->shards_any |= lot->shards[lot->count];
+    lot->attempts[lot->count] = (uint32_t)json_integer_value(json_object_get(message, "attempt"));
     lot->numbers[lot->count] = number;
     (void)snprintf(lot->receipts[lot->count], sizeof lot->receipts[0], "%s", receipt);
     lot->count++;
@@ -492,8 +494,10 @@ static void note_firm(struct consumer *consumer, const struct lot *lot)
     for (uint32_t i = 0; i < pulled->count; i++) {
         struct reading *reading = &run.messages[pulled->numbers[i]].readings[consumer->sub];
         bool covered = (pulled->shards[i] & lot->shards_any) != 0;
-        reading->firm =
-            reading->firm || (covered && reading->generation == consumer->worker.generation);
+        /* Another consumer may have it by now, from a later pull. */
+        bool ours = reading->generation == consumer->worker.generation &&
+                    reading->attempt == pulled->attempts[i];
+        reading->firm = reading->firm || (covered && ours);
     }
     pthread_mutex_unlock(&run.lock);
 }
