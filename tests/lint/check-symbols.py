@@ -14,6 +14,7 @@ ARCHIVES = {
     "libflare_base.a": "broker/base", "libflare_wire.a": "broker/wire", "libflare_config.a": "broker/config",
     "libflare_metrics.a": "broker/metrics", "libflare_storage.a": "storage", "libflare_core.a": "broker/core",
     "libflare_volume.a": "broker/volume", "libflare_http.a": "broker/http", "libflare_node.a": "broker",
+    "libflare_client.a": "client",
 }
 CORE = "libflare_core.a"
 TAG = re.compile(r"^(?:struct|enum|union) (\w+)", re.M)
