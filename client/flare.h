@@ -13,8 +13,8 @@
  * with a size. Structs of options may be zeroed: 0 stands for the default. Durations are in the
  * unit their name ends with. What is passed in is borrowed for the call only and copied where it is
  * needed longer; what a callback is given is valid until it returns. */
-#ifndef FLARE_FLARE_H
-#define FLARE_FLARE_H
+#ifndef FLARE_H
+#define FLARE_H
 
 #include <stdbool.h>
 #include <stddef.h>
