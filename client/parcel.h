@@ -1,0 +1,39 @@
+/* Deliveries that have come from the broker, in one block of memory of their own: what a pull gives,
+ * and what a stream's frame held. */
+#ifndef CLIENT_PARCEL_H
+#define CLIENT_PARCEL_H
+
+#include <flare/flare.h>
+#include <stdatomic.h>
+
+#include "broker/base/list.h"
+#include "broker/wire/message.h"
+
+/* One delivery. The rest is a stream's, see intake.h. */
+struct parcel_item {
+    struct flare_delivery delivery;
+    _Atomic bool is_lost; /* its lease */
+    bool is_running;
+    bool is_extending;         /* an answer to that is under way */
+    enum flare_verdict verdict;
+    uint64_t extend_us;        /* when the lease is to be extended */
+    struct list_link link;     /* waiting, or finished */
+    struct list_link held_link; /* all whose lease is to be kept, by extend_us */
+    struct flare_batch *batch;
+};
+
+struct flare_batch {
+    uint32_t count;
+    uint32_t left; /* items that a stream is not done with */
+    struct flare_source source;
+    struct parcel_item items[];
+};
+
+/* Copies everything. ERR_INVALID: the broker's bytes are wrong; ERR_MEMORY. */
+err_t parcel_create(const struct wire_list *deliveries, const struct flare_source *source,
+                    struct flare_batch **out) MUST_CHECK;
+
+/* What a delivery takes of a stream's byte credit. */
+size_t parcel_credit(const struct flare_delivery *delivery);
+
+#endif
