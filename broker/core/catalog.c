@@ -22,27 +22,6 @@ static struct topic_entry *entry_of(const struct catalog_topic *topic)
     return container_of(topic, struct topic_entry, topic);
 }
 
-static const char *const durabilities[] = {
-#define DURABILITY(name, number, text, doc) [number] = text,
-#include "broker/core/durability.def"
-};
-
-const char *catalog_durability_text(enum durability durability)
-{
-    return durabilities[durability];
-}
-
-bool catalog_durability_read(struct span text, enum durability *out)
-{
-    for (uint32_t number = 0; number < DURABILITY_COUNT; number++) {
-        if (span_is(text, durabilities[number])) {
-            *out = (enum durability)number;
-            return true;
-        }
-    }
-    return false;
-}
-
 bool catalog_name_valid(struct span name)
 {
     for (size_t index = 0; index < name.size; index++) {

@@ -70,10 +70,6 @@ const struct catalog_shard *catalog_shard_by_id(const struct catalog *catalog, u
 /* [A-Za-z0-9._-]{1,255} */
 bool catalog_name_valid(struct span name);
 
-/* "synced": the name users see. */
-const char *catalog_durability_text(enum durability durability);
-bool catalog_durability_read(struct span text, enum durability *out);
-
 enum catalog_op {
     CATALOG_TOPIC_PUT,   /* creates (CREATING) or updates settings */
     CATALOG_TOPIC_STATE, /* CREATING -> ACTIVE, ACTIVE -> DELETING, DELETING -> gone */

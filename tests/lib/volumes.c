@@ -593,13 +593,25 @@ static enum err_code configure(struct volumes *volumes, struct catalog_change ch
     return configure.operation.result.code;
 }
 
-enum err_code volumes_put_topic(struct volumes *volumes, const char *topic, uint32_t shards)
+static enum err_code put_topic(struct volumes *volumes, const char *topic, uint32_t shards,
+                               enum durability durability)
 {
     return configure(volumes,
-                     (struct catalog_change){.op = CATALOG_TOPIC_PUT,
-                                             .topic = span_text(topic),
-                                             .shard_count = shards,
-                                             .topic_settings = {.dedup_window_ms = 60000}});
+                     (struct catalog_change){
+                         .op = CATALOG_TOPIC_PUT,
+                         .topic = span_text(topic),
+                         .shard_count = shards,
+                         .topic_settings = {.dedup_window_ms = 60000, .durability = durability}});
+}
+
+enum err_code volumes_put_topic(struct volumes *volumes, const char *topic, uint32_t shards)
+{
+    return put_topic(volumes, topic, shards, DURABILITY_SYNCED);
+}
+
+enum err_code volumes_put_relaxed(struct volumes *volumes, const char *topic, uint32_t shards)
+{
+    return put_topic(volumes, topic, shards, DURABILITY_RELAXED);
 }
 
 enum err_code volumes_put_sub(struct volumes *volumes, const char *topic, const char *sub,

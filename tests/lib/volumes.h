@@ -137,6 +137,8 @@ void volumes_await(struct volumes *volumes, const bool *done);
 void volumes_quiesce(struct volumes *volumes);
 
 enum err_code volumes_put_topic(struct volumes *volumes, const char *topic, uint32_t shards);
+/* The same, of a relaxed topic. */
+enum err_code volumes_put_relaxed(struct volumes *volumes, const char *topic, uint32_t shards);
 enum err_code volumes_put_sub(struct volumes *volumes, const char *topic, const char *sub,
                               const struct sub_settings *settings);
 enum err_code volumes_drop_topic(struct volumes *volumes, const char *topic);

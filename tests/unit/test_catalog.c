@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "broker/core/check.h"
+#include "broker/core/durability.h"
 #include "storage/memory.h"
 #include "tests/lib/fault.h"
 
@@ -64,7 +65,7 @@ static void print_topic(const struct catalog_topic *topic, struct buf *out)
                (unsigned long long)topic->settings.retention_ms,
                (unsigned long long)topic->settings.retention_bytes,
                (unsigned long long)topic->settings.dedup_window_ms,
-               catalog_durability_text(topic->settings.durability));
+               durability_text(topic->settings.durability));
     for (uint32_t index = 0; index < topic->shard_count; index++) {
         const struct catalog_shard *shard = &topic->shards[index];
         assert_ptr_equal(shard->topic, topic);
@@ -357,14 +358,14 @@ static void durability_has_names(void **state)
 {
     (void)state;
     enum durability durability = DURABILITY_COUNT;
-    assert_false(catalog_durability_read(span_text(""), &durability));
-    assert_false(catalog_durability_read(span_text("Synced"), &durability));
+    assert_false(durability_read(span_text(""), &durability));
+    assert_false(durability_read(span_text("Synced"), &durability));
     assert_int_equal(durability, DURABILITY_COUNT);
     assert_int_equal(make_topic("t", 1)->settings.durability, DURABILITY_SYNCED);
     for (int number = DURABILITY_COUNT - 1; number >= 0; number--) {
-        const char *text = catalog_durability_text((enum durability)number);
+        const char *text = durability_text((enum durability)number);
         struct catalog_change change = topic_put("t", 1);
-        assert_true(catalog_durability_read(span_text(text), &durability));
+        assert_true(durability_read(span_text(text), &durability));
         assert_int_equal(durability, number);
         change.topic_settings.durability = durability;
         assert_true(apply(change, ERR_NONE).changed);
