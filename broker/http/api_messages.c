@@ -8,10 +8,12 @@
 
 #include "broker/base/text.h"
 #include "broker/core/attributes.h"
+#include "broker/core/durability.h"
 #include "broker/core/message_id.h"
 #include "broker/http/api_request.h"
 #include "broker/http/json.h"
 #include "broker/http/text.h"
+#include "broker/volume/router_count.h"
 
 /* ---- attributes ----------------------------------------------------------------------------- */
 
@@ -193,40 +195,19 @@ static void put_result(struct out *out, const struct publish_result *result)
     out_field_u64(out, "sequence", result->sequence);
 }
 
-/* Repeated messages were published before, with the answer they got then. */
-static void count_published(const struct api_request *request, const struct router_publish *publish)
-{
-    struct metrics *metrics = request->api->options.metrics;
-    uint64_t published = 0;
-    uint64_t replayed = 0;
-    uint64_t size = 0;
-    for (uint32_t index = 0; index < publish->count; index++) {
-        const struct publish_result *result = &publish->results[index];
-        if (result->code == ERR_NONE && result->replayed) {
-            replayed++;
-        } else if (result->code == ERR_NONE) {
-            published++;
-            size += publish->messages[index].body.size;
-        }
-    }
-    metrics_add(&metrics->messages_published_total, published);
-    metrics_add(&metrics->messages_published_bytes_total, size);
-    metrics_add(&metrics->messages_deduplicated_total, replayed);
-}
-
 static void publish_on_done(struct router_operation *operation)
 {
     struct publish_request *publish = operation->user;
     struct api_request *request = publish->request;
     const struct publish_result *result = &publish->result;
     if (operation->result.code == ERR_NONE && result->code == ERR_NONE) {
-        count_published(request, &publish->publish);
+        router_count_published(&publish->publish, request->api->options.metrics);
         struct buf buf;
         struct out out;
         api_answer_begin(request, &buf, &out);
         out_map(&out);
         put_result(&out, result);
-        out_field_text(&out, "durability", "synced");
+        out_field_text(&out, "durability", durability_text(publish->publish.durability));
         out_end(&out);
         if (result->replayed) {
             http_response_header(request->exchange, "Idempotent-Replayed", span_text("true"));
@@ -410,11 +391,11 @@ static void batch_on_done(struct router_operation *operation)
         batch_print(&out, publish, 0);
         api_problem_end(request, code, &buf, &out);
     } else {
-        count_published(request, publish);
+        router_count_published(publish, request->api->options.metrics);
         api_answer_begin(request, &buf, &out);
         out_map(&out);
         batch_print(&out, publish, published);
-        out_field_text(&out, "durability", "synced");
+        out_field_text(&out, "durability", durability_text(publish->durability));
         out_end(&out);
         api_answer(request, published == publish->count ? 201 : 207, &buf);
     }

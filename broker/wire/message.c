@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "broker/base/bytes.h"
+#include "broker/base/text.h"
 #include "broker/wire/writer.h"
 
 /* ---- the rows -------------------------------------------------------------------------------- */
@@ -128,6 +129,7 @@ static const char *wanted_kind(enum wire_kind kind)
         return "must be true or false";
     case WIRE_KIND_NAME:
     case WIRE_KIND_TEXT:
+    case WIRE_KIND_NOTE:
         return "must be a string";
     case WIRE_KIND_BYTES:
         return "must be binary";
@@ -140,9 +142,11 @@ static const char *wanted_kind(enum wire_kind kind)
 }
 
 static const enum reader_kind reader_kinds[] = {
-    [WIRE_KIND_U32] = READER_UINT,  [WIRE_KIND_U64] = READER_UINT, [WIRE_KIND_MAYBE] = READER_UINT,
-    [WIRE_KIND_BOOL] = READER_BOOL, [WIRE_KIND_NAME] = READER_STR, [WIRE_KIND_TEXT] = READER_STR,
-    [WIRE_KIND_BYTES] = READER_BIN, [WIRE_KIND_MAP] = READER_MAP,  [WIRE_KIND_LIST] = READER_ARRAY,
+    [WIRE_KIND_U32] = READER_UINT,   [WIRE_KIND_U64] = READER_UINT,
+    [WIRE_KIND_MAYBE] = READER_UINT, [WIRE_KIND_BOOL] = READER_BOOL,
+    [WIRE_KIND_NAME] = READER_STR,   [WIRE_KIND_TEXT] = READER_STR,
+    [WIRE_KIND_NOTE] = READER_STR,   [WIRE_KIND_BYTES] = READER_BIN,
+    [WIRE_KIND_MAP] = READER_MAP,    [WIRE_KIND_LIST] = READER_ARRAY,
 };
 
 /* Keeps what was read in the struct; returns its number, size or count, for the bounds. */
@@ -168,6 +172,7 @@ static bool store_item(struct reader *reader, const struct wire_field *field,
         return true;
     case WIRE_KIND_NAME:
     case WIRE_KIND_TEXT:
+    case WIRE_KIND_NOTE:
     case WIRE_KIND_BYTES:
         *measure = item->bytes.size;
         memcpy(to, &item->bytes, sizeof item->bytes);
@@ -213,6 +218,22 @@ static err_t read_error(const struct reader *reader, const char *where,
     return field_error(where, field, reader->failure);
 }
 
+/* What bytes of a field of text must be beside their size. */
+static err_t check_text(const struct wire_field *field, const char *where, struct span text)
+{
+    if (field->kind == WIRE_KIND_NAME && !is_name(text)) {
+        return field_error(where, field, "names match [A-Za-z0-9._-]{1,255}");
+    }
+    if (field->kind == WIRE_KIND_TEXT && text_classify(text) != TEXT_PLAIN) {
+        return field_error(where, field, "must be UTF-8 without control characters");
+    }
+    if (field->kind == WIRE_KIND_NOTE && text_classify(text) == TEXT_BINARY) {
+        return field_error(where, field,
+                           "must be UTF-8, with no control characters but those of lines");
+    }
+    return NULL;
+}
+
 /* One field; `where` names what it is part of ("" for a message). */
 static err_t decode_field(struct reader *reader, const struct wire_field *field, const char *where,
                           uint8_t *base)
@@ -235,10 +256,7 @@ static err_t decode_field(struct reader *reader, const struct wire_field *field,
     if (measure < field->min || measure > field->max) {
         return bounds_error(where, field);
     }
-    if (field->kind == WIRE_KIND_NAME && !is_name(item.bytes)) {
-        return field_error(where, field, "names match [A-Za-z0-9._-]{1,255}");
-    }
-    return NULL;
+    return check_text(field, where, item.bytes);
 }
 
 static void clear_fields(const struct wire_shape *shape, void *out)
@@ -379,6 +397,7 @@ static uint64_t field_measure(const struct wire_field *field, const void *base)
         return flag;
     case WIRE_KIND_NAME:
     case WIRE_KIND_TEXT:
+    case WIRE_KIND_NOTE:
     case WIRE_KIND_BYTES:
         memcpy(&bytes, from, sizeof bytes);
         return bytes.size;
@@ -414,6 +433,7 @@ static void put_field(struct buf *out, const struct wire_field *field, const voi
         return;
     case WIRE_KIND_NAME:
     case WIRE_KIND_TEXT:
+    case WIRE_KIND_NOTE:
     case WIRE_KIND_BYTES:
         memcpy(&bytes, from, sizeof bytes);
         if (field->kind == WIRE_KIND_BYTES) {
@@ -474,6 +494,11 @@ size_t wire_begin(struct buf *out, enum wire_type type, const void *message)
         put_field(out, &shape->fields[index], message, false);
     }
     return start;
+}
+
+void wire_put_text(struct buf *out, struct span text)
+{
+    writer_str(out, text);
 }
 
 void wire_put_record(struct buf *out, enum wire_record record, const void *value)
@@ -560,6 +585,7 @@ static void print_field(struct buf *out, const struct wire_field *field, const v
         return;
     case WIRE_KIND_NAME:
     case WIRE_KIND_TEXT:
+    case WIRE_KIND_NOTE:
         memcpy(&bytes, (const uint8_t *)base + field->offset, sizeof bytes);
         print_text(out, bytes);
         return;

@@ -44,6 +44,7 @@ enum wire_kind {
     WIRE_KIND_BOOL,
     WIRE_KIND_NAME,
     WIRE_KIND_TEXT,
+    WIRE_KIND_NOTE,
     WIRE_KIND_BYTES,
     WIRE_KIND_MAP,
     WIRE_KIND_LIST,
@@ -65,6 +66,7 @@ struct wire_list {
 #define WIRE_C_BOOL bool
 #define WIRE_C_NAME struct span
 #define WIRE_C_TEXT struct span
+#define WIRE_C_NOTE struct span
 #define WIRE_C_BYTES struct span
 #define WIRE_C_MAP struct wire_list
 
@@ -156,6 +158,8 @@ void wire_encode(struct buf *out, enum wire_type type, const void *message);
 /* The same in steps, for a list whose records are encoded where they go: begin with the count of
  * the list set, then `count` records, then end with the place that begin returned. */
 size_t wire_begin(struct buf *out, enum wire_type type, const void *message);
+/* A name or value of a map. */
+void wire_put_text(struct buf *out, struct span text);
 void wire_put_record(struct buf *out, enum wire_record record, const void *value);
 void wire_end(struct buf *out, size_t start, enum wire_type type, const void *message);
 

@@ -229,17 +229,17 @@ static void print_codes(const struct page *page, struct buf *out)
 }
 
 static const char *const wire_kinds[] = {
-    [WIRE_KIND_U32] = "U32",     [WIRE_KIND_U64] = "U64",   [WIRE_KIND_MAYBE] = "MAYBE",
-    [WIRE_KIND_BOOL] = "BOOL",   [WIRE_KIND_NAME] = "NAME", [WIRE_KIND_TEXT] = "TEXT",
-    [WIRE_KIND_BYTES] = "BYTES", [WIRE_KIND_MAP] = "MAP",
+    [WIRE_KIND_U32] = "U32",   [WIRE_KIND_U64] = "U64",     [WIRE_KIND_MAYBE] = "MAYBE",
+    [WIRE_KIND_BOOL] = "BOOL", [WIRE_KIND_NAME] = "NAME",   [WIRE_KIND_TEXT] = "TEXT",
+    [WIRE_KIND_NOTE] = "NOTE", [WIRE_KIND_BYTES] = "BYTES", [WIRE_KIND_MAP] = "MAP",
 };
 
 /* What a value of the field is bounded by, in words; a boolean by nothing. */
 static void print_wire_bounds(const struct wire_field *field, struct buf *out)
 {
     static const char *const units[] = {
-        [WIRE_KIND_NAME] = " bytes", [WIRE_KIND_TEXT] = " bytes",   [WIRE_KIND_BYTES] = " bytes",
-        [WIRE_KIND_MAP] = " pairs",  [WIRE_KIND_LIST] = " records",
+        [WIRE_KIND_NAME] = " bytes",  [WIRE_KIND_TEXT] = " bytes", [WIRE_KIND_NOTE] = " bytes",
+        [WIRE_KIND_BYTES] = " bytes", [WIRE_KIND_MAP] = " pairs",  [WIRE_KIND_LIST] = " records",
     };
     const char *unit = units[field->kind] == NULL ? "" : units[field->kind];
     bool is_open = field->max == UINT64_MAX || (field->max == UINT32_MAX && unit[0] == '\0');
