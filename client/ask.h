@@ -1,9 +1,9 @@
 /* One frame on its way to the broker, and what waits for its answer.
  *
- * Its owner embeds it, fills in everything but the link, and hands it to engine_submit; from then on
- * it belongs to the client's thread until `on_answer` or `on_failed` is called, which then may free
- * it. Exactly one of them is, once; for a frame without answer `on_failed` never is, and `on_answer`
- * once it is sent. */
+ * Its owner embeds it, fills in everything but the link, and hands it to engine_submit; from then
+ * on it belongs to the client's thread until `on_answer` or `on_failed` is called, which then may
+ * free it. Exactly one of them is, once; for a frame without answer `on_failed` never is, and
+ * `on_answer` once it is sent. */
 #ifndef CLIENT_ASK_H
 #define CLIENT_ASK_H
 

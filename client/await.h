@@ -18,8 +18,8 @@ struct await {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool is_finished;
-    bool is_abandoned;         /* nobody waits any more */
-    struct flare_error error;  /* FLARE_OK, or why it has failed */
+    bool is_abandoned;        /* nobody waits any more */
+    struct flare_error error; /* FLARE_OK, or why it has failed */
     max_align_t data[];
 };
 

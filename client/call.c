@@ -42,10 +42,9 @@ static enum ask_fate fate_of(enum wire_type type)
     return is_settle || type == WIRE_consume || type == WIRE_pull ? ASK_UNKNOWN : ASK_AGAIN;
 }
 
-enum flare_code call_encode(struct flare_client *client, struct call *call, enum wire_type type,
-                            enum wire_type answer, void *message, struct flare_error *error)
+enum flare_code call_encode_as(struct call *call, uint64_t id, enum wire_type type,
+                               enum wire_type answer, void *message, struct flare_error *error)
 {
-    uint64_t id = engine_next_id(client);
     memcpy(message, &id, sizeof id);
     buf_reset(&call->frame);
     wire_encode(&call->frame, type, message);
@@ -62,13 +61,20 @@ enum flare_code call_encode(struct flare_client *client, struct call *call, enum
     return FLARE_OK;
 }
 
+enum flare_code call_encode(struct flare_client *client, struct call *call, enum wire_type type,
+                            enum wire_type answer, void *message, struct flare_error *error)
+{
+    return call_encode_as(call, engine_next_id(client), type, answer, message, error);
+}
+
 enum flare_code call_submit(struct flare_client *client, struct call *call,
                             struct flare_error *error)
 {
     return engine_submit(client, &call->ask, error);
 }
 
-/* ---- blocking --------------------------------------------------------------------------------- */
+/* ---- blocking ---------------------------------------------------------------------------------
+ */
 
 struct call_waited {
     struct call call;

@@ -8,6 +8,7 @@
 struct call {
     struct ask ask;
     struct buf frame;
+    void *owner; /* for on_end */
     /* Either `answer` or `error` is NULL. An error may be returned only for an answer, and then it
      * stays unanswered. Otherwise it frees the call with call_free. */
     err_t (*on_end)(struct flare_client *client, struct call *call, const struct wire_frame *answer,
@@ -21,12 +22,15 @@ void call_free(struct call *call);
 /* Encodes `message`, whose id must be its first field, as a new request. */
 enum flare_code call_encode(struct flare_client *client, struct call *call, enum wire_type type,
                             enum wire_type answer, void *message, struct flare_error *error);
+/* The same with an id that stands for something else. */
+enum flare_code call_encode_as(struct call *call, uint64_t id, enum wire_type type,
+                               enum wire_type answer, void *message, struct flare_error *error);
 /* Gives it to the client's thread. On failure it stays the caller's. */
 enum flare_code call_submit(struct flare_client *client, struct call *call,
                             struct flare_error *error);
 
-/* The whole of a blocking request: a call whose answer is put into the await's data by `take`, which
- * may be NULL.*/
+/* The whole of a blocking request: a call whose answer is put into the await's data by `take`,
+ * which may be NULL.*/
 struct call_blocking {
     enum wire_type type;
     enum wire_type answer;

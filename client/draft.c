@@ -149,8 +149,8 @@ static void put_uncommon(struct buf *out, const struct flare_message *message)
     buf_deinit(&pairs);
 }
 
-/* The common case, a short body and perhaps a short key, written here: it is what every publish pays
- * while the lock is held. */
+/* The common case, a short body and perhaps a short key, written here: it is what every publish
+ * pays while the lock is held. */
 static bool is_common(const struct flare_message *message, size_t key_size)
 {
     return message->body_size > 0 && message->body_size <= UINT16_MAX && key_size < 32 &&

@@ -24,7 +24,8 @@ static void engine_on_timer(uv_timer_t *handle)
     engine_turn(client);
 }
 
-/* ---- options ---------------------------------------------------------------------------------- */
+/* ---- options ----------------------------------------------------------------------------------
+ */
 
 static void put_default(uint32_t *value, uint32_t standard)
 {
@@ -74,7 +75,8 @@ static err_t take_options(struct flare_client *client, const struct flare_option
     return client->options.name == NULL ? ERR(MEMORY, "no memory for a client") : NULL;
 }
 
-/* ---- life ------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------
+ */
 
 static err_t init_sync(struct flare_client *client)
 {
@@ -96,6 +98,7 @@ err_t engine_create(const struct flare_options *options, struct flare_client **o
     TRY_OUT(init_sync(client));
     clock_init_real(&client->clock);
     list_init(&client->submitted);
+    list_init(&client->joining);
     list_init(&client->intakes);
     client->timer_due_us = UINT64_MAX;
     atomic_init(&client->message_size_max, UINT32_MAX);
@@ -184,7 +187,8 @@ void engine_destroy(struct flare_client *client)
     free(client);
 }
 
-/* ---- turns ------------------------------------------------------------------------------------ */
+/* ---- turns ------------------------------------------------------------------------------------
+ */
 
 void engine_signal(struct flare_client *client)
 {
@@ -231,8 +235,8 @@ static uint64_t earlier(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* One timer serves every deadline. One that is set too early costs a turn and no more, so it is left
- * alone when what is due next moves back, as it does all the time. */
+/* One timer serves every deadline. One that is set too early costs a turn and no more, so it is
+ * left alone when what is due next moves back, as it does all the time. */
 static void set_timer(struct flare_client *client)
 {
     uint64_t due_us = peer_due_us(client);

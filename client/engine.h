@@ -25,11 +25,12 @@ struct flare_client {
     _Atomic uint32_t message_size_max; /* of a body; as in `welcome` */
 
     pthread_mutex_t lock;
-    pthread_cond_t changed;  /* of what is below, for those who wait: room, a connection, an end */
-    bool is_woken;           /* a turn will come */
-    bool is_stopping;        /* nothing is taken any more */
-    struct list submitted;   /* asks */
-    struct outbox outbox;    /* partly the thread's own: see there */
+    pthread_cond_t changed; /* of what is below, for those who wait: room, a connection, an end */
+    bool is_woken;          /* a turn will come */
+    bool is_stopping;       /* nothing is taken any more */
+    struct list submitted;  /* asks */
+    struct list joining;    /* streams that are new */
+    struct outbox outbox;   /* partly the thread's own: see there */
     struct wire_welcome welcome;
     bool is_welcome;         /* there is a connection now */
     bool has_greeted;        /* or there was one */
@@ -44,7 +45,7 @@ struct flare_client {
     uint64_t timer_due_us; /* UINT64_MAX: it is not set */
     uint64_t now_us;       /* of this turn */
     struct peer peer;
-    struct list intakes; /* streams */
+    struct list intakes; /* streams; whoever closes one waits until it is not in here any more */
 };
 
 /* A client that does not run yet; bytes may be fed to its peer, as the fuzzer does. */

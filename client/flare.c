@@ -5,6 +5,7 @@
 #include "broker/base/version.h"
 #include "client/call.h"
 #include "client/draft.h"
+#include "client/intake.h"
 #include "client/problem.h"
 
 const char *flare_version(void)
@@ -12,7 +13,8 @@ const char *flare_version(void)
     return FLARE_VERSION;
 }
 
-/* ---- connecting ------------------------------------------------------------------------------- */
+/* ---- connecting -------------------------------------------------------------------------------
+ */
 
 /* Until the broker has answered, the first try has failed, or the time is up. */
 static enum flare_code await_welcome(struct flare_client *client, struct flare_error *error)
@@ -43,8 +45,7 @@ enum flare_code flare_connect(const struct flare_options *options, struct flare_
         return problem_of_err(error, err);
     }
     err = engine_start(client);
-    enum flare_code code =
-        err != NULL ? problem_of_err(error, err) : await_welcome(client, error);
+    enum flare_code code = err != NULL ? problem_of_err(error, err) : await_welcome(client, error);
     if (code != FLARE_OK) {
         engine_stop(client);
         engine_destroy(client);
@@ -82,7 +83,8 @@ void flare_get_limits(struct flare_client *client, struct flare_limits *out)
     (void)pthread_mutex_unlock(&client->lock);
 }
 
-/* ---- configuring ------------------------------------------------------------------------------ */
+/* ---- configuring ------------------------------------------------------------------------------
+ */
 
 static void take_configured(const struct wire_frame *answer, void *data)
 {
@@ -122,13 +124,13 @@ enum flare_code flare_topic_put(struct flare_client *client, const char *topic,
     if (err != NULL) {
         return problem_of_err(error, err);
     }
-    struct wire_topic_put message = {
-        .topic = span_text(topic),
-        .shards = settings->shards,
-        .retention_ms = settings->retention_ms,
-        .retention_bytes = settings->retention_bytes,
-        .idempotency_window_ms = maybe(settings->idempotency_window_ms, FLARE_NONE),
-        .durability = settings->relaxed ? 1 : 0};
+    struct wire_topic_put message = {.topic = span_text(topic),
+                                     .shards = settings->shards,
+                                     .retention_ms = settings->retention_ms,
+                                     .retention_bytes = settings->retention_bytes,
+                                     .idempotency_window_ms =
+                                         maybe(settings->idempotency_window_ms, FLARE_NONE),
+                                     .durability = settings->relaxed ? 1 : 0};
     return configure(client, WIRE_topic_put, &message, created, error);
 }
 

@@ -16,11 +16,11 @@
 #ifndef FLARE_H
 #define FLARE_H
 
+#include <flare/error.h>
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include "flare_error.h"
 
 #ifdef __cplusplus
 extern "C" {

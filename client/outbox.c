@@ -54,7 +54,8 @@ void outbox_limit(struct flare_client *client)
         client->options.batch_size < size_max ? client->options.batch_size : size_max;
 }
 
-/* ---- batches ---------------------------------------------------------------------------------- */
+/* ---- batches ----------------------------------------------------------------------------------
+ */
 
 static void batch_free(struct outbox_batch *batch)
 {
@@ -136,7 +137,8 @@ static struct outbox_batch *batch_begin(struct flare_client *client, struct outb
     return batch;
 }
 
-/* ---- topics ----------------------------------------------------------------------------------- */
+/* ---- topics -----------------------------------------------------------------------------------
+ */
 
 static uint64_t hash_name(const char *name)
 {
@@ -253,7 +255,8 @@ void outbox_deinit(struct outbox *outbox)
     free(outbox->results);
 }
 
-/* ---- publishing ------------------------------------------------------------------------------- */
+/* ---- publishing -------------------------------------------------------------------------------
+ */
 
 static enum flare_code check(const struct flare_client *client, const struct outbox_put *put,
                              size_t *size, struct flare_error *error)
@@ -265,7 +268,8 @@ static enum flare_code check(const struct flare_client *client, const struct out
         /* Read without the lock: it is a bound that the broker checks anyway. */
         uint32_t size_max = atomic_load_explicit(&client->message_size_max, memory_order_relaxed);
         if (message->body_size > size_max) {
-            return problem_set(error, FLARE_ERR_TOO_LARGE, "body: has more than %u bytes", size_max);
+            return problem_set(error, FLARE_ERR_TOO_LARGE, "body: has more than %u bytes",
+                               size_max);
         }
         err = draft_check(message);
         *size += err == NULL ? draft_size_max(message) : 0;
@@ -395,7 +399,8 @@ enum flare_code outbox_add(struct flare_client *client, const struct outbox_put 
     return code;
 }
 
-/* ---- sending ---------------------------------------------------------------------------------- */
+/* ---- sending ----------------------------------------------------------------------------------
+ */
 
 /* Makes a frame of it: the head goes right before the records. */
 static void batch_seal(struct flare_client *client, struct outbox_batch *batch)
@@ -531,7 +536,8 @@ void outbox_send(struct flare_client *client)
     (void)pthread_mutex_unlock(&client->lock);
 }
 
-/* ---- answers ---------------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------------------------
+ */
 
 static void put_id(char *out, struct span id)
 {
@@ -712,7 +718,8 @@ void outbox_fail_all(struct flare_client *client, const struct flare_error *erro
     }
 }
 
-/* ---- flushing --------------------------------------------------------------------------------- */
+/* ---- flushing ---------------------------------------------------------------------------------
+ */
 
 uint64_t outbox_flush_begin(struct flare_client *client)
 {

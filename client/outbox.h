@@ -1,9 +1,10 @@
 /* Messages on their way to the broker: batches by topic.
  *
- * A message is encoded once, into the batch of its topic that is being filled (with the client's lock
- * held, by the thread that publishes). The client's thread seals batches, when the rules in flare.h
- * let them go, into frames: the records are not copied again, since their buffer begins with room for
- * the head of the frame. A batch is kept until it is answered, and its memory then used for the next.
+ * A message is encoded once, into the batch of its topic that is being filled (with the client's
+ * lock held, by the thread that publishes). The client's thread seals batches, when the rules in
+ * flare.h let them go, into frames: the records are not copied again, since their buffer begins
+ * with room for the head of the frame. A batch is kept until it is answered, and its memory then
+ * used for the next.
  *
  * Under the lock: topics, batches that are not sealed, and the counts. A sealed batch is the
  * client's thread's. */
@@ -45,8 +46,8 @@ struct outbox_batch {
     uint64_t retry_us;   /* when it is sent again; 0: it is not to be */
     uint64_t refused_us; /* when it first was; 0: it was not */
     uint32_t refusals;
-    bool is_keyed;  /* some message has a key, so that order matters */
-    bool is_whole;  /* a request of its own: nothing is added to it */
+    bool is_keyed; /* some message has a key, so that order matters */
+    bool is_whole; /* a request of its own: nothing is added to it */
     bool is_atomic;
 };
 
@@ -76,11 +77,12 @@ struct outbox {
     uint32_t batch_messages; /* bounds, also by what the broker takes */
     size_t batch_size;
     /* The thread's own. */
-    uint64_t due_us; /* when outbox_send has to be called again; UINT64_MAX: when something happens */
+    uint64_t
+        due_us; /* when outbox_send has to be called again; UINT64_MAX: when something happens */
     uint64_t key_prefix;
     uint64_t key_count;
-    struct buf head;              /* scratch */
-    struct wire_result *results;  /* scratch */
+    struct buf head;             /* scratch */
+    struct wire_result *results; /* scratch */
     uint32_t results_capacity;
 };
 

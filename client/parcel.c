@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+enum { PARCEL_PAIR_SIZE = 4 }; /* of an attribute beside its texts, SPEC "Credit streams" */
+
 static void put_id(char out[FLARE_ID_SIZE], struct span id)
 {
     static const char digits[] = "0123456789abcdef";
@@ -85,10 +87,19 @@ err_t parcel_create(const struct wire_list *deliveries, const struct flare_sourc
 
 size_t parcel_credit(const struct flare_delivery *delivery)
 {
-    return delivery->body_size + delivery->key_size + delivery->attributes_size;
+    struct wire_list map = {.count = delivery->attribute_count,
+                            .items = span_of(delivery->attributes, delivery->attributes_size)};
+    size_t size = delivery->body_size + delivery->key_size;
+    struct span name;
+    struct span value;
+    while (wire_map_next(&map, &name, &value)) {
+        size += PARCEL_PAIR_SIZE + name.size + value.size;
+    }
+    return size;
 }
 
-/* ---- the public side -------------------------------------------------------------------------- */
+/* ---- the public side --------------------------------------------------------------------------
+ */
 
 size_t flare_batch_count(const struct flare_batch *batch)
 {

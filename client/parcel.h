@@ -1,5 +1,5 @@
-/* Deliveries that have come from the broker, in one block of memory of their own: what a pull gives,
- * and what a stream's frame held. */
+/* Deliveries that have come from the broker, in one block of memory of their own: what a pull
+ * gives, and what a stream's frame held. */
 #ifndef CLIENT_PARCEL_H
 #define CLIENT_PARCEL_H
 
@@ -9,17 +9,19 @@
 #include "broker/base/list.h"
 #include "broker/wire/message.h"
 
-/* One delivery. The rest is a stream's, see intake.h. */
+/* One delivery. What is beyond the first field is a stream's, see intake.h. */
 struct parcel_item {
     struct flare_delivery delivery;
-    _Atomic bool is_lost; /* its lease */
-    bool is_running;
-    bool is_extending;         /* an answer to that is under way */
-    enum flare_verdict verdict;
-    uint64_t extend_us;        /* when the lease is to be extended */
-    struct list_link link;     /* waiting, or finished */
-    struct list_link held_link; /* all whose lease is to be kept, by extend_us */
     struct flare_batch *batch;
+    _Atomic bool is_lost; /* its lease */
+    bool is_running;      /* its handler */
+    bool is_extending;    /* an answer to that is under way, so it must stay */
+    bool is_done;         /* settled, kept or lost: it goes once it is not being extended */
+    enum flare_verdict verdict;
+    uint64_t arrived_us;
+    uint64_t extend_us;         /* when its lease is to be extended; UINT64_MAX: not known yet */
+    struct list_link link;      /* among those that wait, or are finished */
+    struct list_link held_link; /* among all whose lease is to be extended */
 };
 
 struct flare_batch {
@@ -33,7 +35,7 @@ struct flare_batch {
 err_t parcel_create(const struct wire_list *deliveries, const struct flare_source *source,
                     struct flare_batch **out) MUST_CHECK;
 
-/* What a delivery takes of a stream's byte credit. */
+/* What a delivery takes of a stream's byte credit: as the broker counts it. */
 size_t parcel_credit(const struct flare_delivery *delivery);
 
 #endif

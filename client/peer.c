@@ -51,7 +51,8 @@ void peer_deinit(struct peer *peer)
     free(peer->in);
 }
 
-/* ---- the end of a connection ------------------------------------------------------------------ */
+/* ---- the end of a connection ------------------------------------------------------------------
+ */
 
 static void close_socket(struct peer *peer)
 {
@@ -154,7 +155,8 @@ static uint64_t pause_us(const struct flare_client *client)
     if (tries == 0) {
         return 0;
     }
-    uint32_t doublings = tries - 1 < PEER_PAUSE_DOUBLINGS_MAX ? tries - 1 : PEER_PAUSE_DOUBLINGS_MAX;
+    uint32_t doublings =
+        tries - 1 < PEER_PAUSE_DOUBLINGS_MAX ? tries - 1 : PEER_PAUSE_DOUBLINGS_MAX;
     uint64_t pause_ms = (uint64_t)client->options.reconnect_min_ms << doublings;
     uint64_t max_ms = client->options.reconnect_max_ms;
     return (pause_ms < max_ms ? pause_ms : max_ms) * 1000;
@@ -198,7 +200,8 @@ void peer_stop(struct flare_client *client)
     client->peer.step = PEER_IDLE;
 }
 
-/* ---- connecting ------------------------------------------------------------------------------- */
+/* ---- connecting -------------------------------------------------------------------------------
+ */
 
 static bool poll_for(struct flare_client *client, int events)
 {
@@ -232,9 +235,8 @@ static void greet(struct flare_client *client)
     (void)setsockopt(peer->socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     char name[256];
     (void)snprintf(name, sizeof name, "%s libflare/%s", client->options.name, FLARE_VERSION);
-    struct wire_hello hello = {.id = engine_next_id(client),
-                               .version = WIRE_VERSION,
-                               .client = span_text(name)};
+    struct wire_hello hello = {
+        .id = engine_next_id(client), .version = WIRE_VERSION, .client = span_text(name)};
     buf_reset(&peer->hello);
     wire_encode(&peer->hello, WIRE_hello, &hello);
     peer->hello_written = 0;
@@ -245,8 +247,8 @@ static void greet(struct flare_client *client)
         lose_by(client, "cannot poll", ENOMEM);
         return;
     }
-    peer_trace(client, true, span_of(peer->hello.data + WIRE_SIZE_BYTES,
-                                     peer->hello.size - WIRE_SIZE_BYTES));
+    peer_trace(client, true,
+               span_of(peer->hello.data + WIRE_SIZE_BYTES, peer->hello.size - WIRE_SIZE_BYTES));
     peer_send(client);
 }
 
@@ -360,10 +362,11 @@ void peer_start(struct flare_client *client)
     engine_turn(client);
 }
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------
+ */
 
-/* Room for the rest of a frame whose begin is there already: doubled when it is full, so that a size
- * is believed only as its bytes come. */
+/* Room for the rest of a frame whose begin is there already: doubled when it is full, so that a
+ * size is believed only as its bytes come. */
 static bool make_room(struct peer *peer)
 {
     if (peer->in_size < peer->in_capacity) {
@@ -452,7 +455,8 @@ static void peer_on_event(uv_poll_t *handle, int status, int events)
     engine_turn(client);
 }
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------
+ */
 
 void peer_submit(struct flare_client *client, struct ask *ask)
 {
@@ -602,7 +606,8 @@ void peer_send(struct flare_client *client)
     }
 }
 
-/* ---- time ------------------------------------------------------------------------------------- */
+/* ---- time -------------------------------------------------------------------------------------
+ */
 
 static uint64_t silence_us(const struct flare_client *client)
 {

@@ -48,10 +48,10 @@ struct peer {
     struct list held; /* that wait in the broker, beyond what its window has room for */
     size_t written;   /* bytes of the first of `pending` */
     struct list sent;
-    struct map by_id;        /* of `sent` */
-    uint32_t waiting_count;  /* of `sent`, by ask_waits */
-    struct buf hello;        /* the first frame, ... */
-    size_t hello_written;    /* of which so much is written */
+    struct map by_id;       /* of `sent` */
+    uint32_t waiting_count; /* of `sent`, by ask_waits */
+    struct buf hello;       /* the first frame, ... */
+    size_t hello_written;   /* of which so much is written */
 
     uint8_t *in;
     size_t in_size;

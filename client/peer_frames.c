@@ -9,7 +9,7 @@
 enum {
     FRAME_SIZE_MAX_BEFORE = 64 * 1024, /* of a frame before the broker has told its limits */
     LINE_MAX_SIZE = 4096,              /* of a traced frame */
-    LEAVE_MS = 5000,                  /* how long a broker that stops may take over its answers */
+    LEAVE_MS = 5000,                   /* how long a broker that stops may take over its answers */
 };
 
 void peer_trace(struct flare_client *client, bool is_sent, struct span payload)
@@ -29,7 +29,8 @@ void peer_trace(struct flare_client *client, bool is_sent, struct span payload)
     buf_deinit(&line);
 }
 
-/* ---- asks ------------------------------------------------------------------------------------- */
+/* ---- asks -------------------------------------------------------------------------------------
+ */
 
 /* Takes an ask off what is under way. */
 static void end_ask(struct flare_client *client, struct ask *ask)
@@ -145,7 +146,8 @@ static void on_goodbye(struct flare_client *client)
     client->peer.step_due_us = client->now_us + (uint64_t)LEAVE_MS * 1000;
 }
 
-/* ---- pings ------------------------------------------------------------------------------------ */
+/* ---- pings ------------------------------------------------------------------------------------
+ */
 
 struct peer_pinging {
     struct ask ask;
@@ -201,7 +203,8 @@ bool peer_ping(struct flare_client *client)
     return true;
 }
 
-/* ---- frames ----------------------------------------------------------------------------------- */
+/* ---- frames -----------------------------------------------------------------------------------
+ */
 
 static err_t on_known_frame(struct flare_client *client, const struct wire_frame *frame)
 {

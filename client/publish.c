@@ -13,7 +13,8 @@ enum flare_code flare_publish_async(struct flare_client *client, const char *top
     return outbox_add(client, &put, error);
 }
 
-/* ---- blocking --------------------------------------------------------------------------------- */
+/* ---- blocking ---------------------------------------------------------------------------------
+ */
 
 struct publish_gathered;
 

@@ -95,17 +95,17 @@ static struct pulling *create(const struct flare_source *source, const struct fl
     size_t topic_size = strlen(source->topic) + 1;
     size_t subscription_size = strlen(source->subscription) + 1;
     size_t consumer_size = strlen(consumer) + 1;
-    struct pulling *pulling = call_create(
-        sizeof *pulling + topic_size + subscription_size + consumer_size, error);
+    struct pulling *pulling =
+        call_create(sizeof *pulling + topic_size + subscription_size + consumer_size, error);
     if (pulling == NULL) {
         return NULL;
     }
     char *at = pulling->texts;
     pulling->options = *options;
     pulling->source.topic = memcpy(at, source->topic, topic_size);
-    pulling->source.subscription =
-        memcpy(at + topic_size, source->subscription, subscription_size);
-    pulling->options.consumer = memcpy(at + topic_size + subscription_size, consumer, consumer_size);
+    pulling->source.subscription = memcpy(at + topic_size, source->subscription, subscription_size);
+    pulling->options.consumer =
+        memcpy(at + topic_size + subscription_size, consumer, consumer_size);
     return pulling;
 }
 

@@ -18,7 +18,8 @@ struct settling {
     enum flare_code codes[];
 };
 
-/* ---- frames ----------------------------------------------------------------------------------- */
+/* ---- frames -----------------------------------------------------------------------------------
+ */
 
 static err_t check_reason(const char *reason)
 {
@@ -129,7 +130,8 @@ err_t settle_take_codes(const struct wire_settled *settled, size_t count, enum f
     return wire_items_finish(&items);
 }
 
-/* ---- asynchronous ----------------------------------------------------------------------------- */
+/* ---- asynchronous -----------------------------------------------------------------------------
+ */
 
 static err_t settle_on_end(struct flare_client *client, struct call *call,
                            const struct wire_frame *answer, enum ask_failure failure,
@@ -176,7 +178,8 @@ enum flare_code flare_settle_async(struct flare_client *client, const struct fla
     return code;
 }
 
-/* ---- blocking --------------------------------------------------------------------------------- */
+/* ---- blocking ---------------------------------------------------------------------------------
+ */
 
 /* In an await's data. */
 struct settle_codes {
@@ -213,8 +216,8 @@ enum flare_code flare_settle(struct flare_client *client, const struct flare_sou
     if (code != FLARE_OK || settle->count == 0) {
         return code;
     }
-    struct await *await = await_create(
-        sizeof(struct settle_codes) + settle->count * sizeof(enum flare_code), error);
+    struct await *await =
+        await_create(sizeof(struct settle_codes) + settle->count * sizeof(enum flare_code), error);
     if (await == NULL) {
         return FLARE_ERR_MEMORY;
     }
@@ -265,10 +268,8 @@ enum flare_code flare_extend(struct flare_client *client, const struct flare_sou
                              uint64_t lease_ms, const struct flare_receipt *receipts, size_t count,
                              struct flare_error *error)
 {
-    const struct flare_settle settle = {.kind = FLARE_SETTLE_EXTEND,
-                                        .lease_ms = lease_ms,
-                                        .receipts = receipts,
-                                        .count = count};
+    const struct flare_settle settle = {
+        .kind = FLARE_SETTLE_EXTEND, .lease_ms = lease_ms, .receipts = receipts, .count = count};
     return flare_settle(client, source, &settle, NULL, error);
 }
 
