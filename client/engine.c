@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "client/await.h"
+#include "client/draft.h"
 #include "client/intake.h"
 #include "client/problem.h"
 
@@ -51,28 +52,30 @@ static err_t check_options(struct flare_options *options)
     if (options->batch_size > OUTBOX_BATCH_SIZE_MAX) {
         return ERR(INVALID, "batch_size: must be %d at most", OUTBOX_BATCH_SIZE_MAX);
     }
-    if (options->name != NULL && strlen(options->name) > ENGINE_NAME_MAX) {
-        return ERR(INVALID, "name: must have %d bytes at most", ENGINE_NAME_MAX);
-    }
     return NULL;
+}
+
+static err_t take_name(struct flare_client *client, const char *name)
+{
+    TRY(draft_check_text("name", name, ENGINE_NAME_MAX));
+    client->options.name = strdup(name == NULL ? "libflare" : name);
+    return client->options.name == NULL ? ERR(MEMORY, "no memory for a client") : NULL;
 }
 
 static err_t take_options(struct flare_client *client, const struct flare_options *options)
 {
+    const struct flare_options defaults = {0};
     const char *url = options == NULL ? NULL : options->url;
-    if (options != NULL) {
-        client->options = *options;
-    }
+    client->options = options == NULL ? defaults : *options;
+    client->options.url = NULL;
+    client->options.name = NULL;
     if (client->options.dial == NULL) {
-        if (url == NULL) {
-            url = getenv("FLARE_WIRE");
-        }
+        url = url == NULL ? getenv("FLARE_WIRE") : url;
         TRY(address_parse(url == NULL ? "127.0.0.1:8089" : url, &client->address));
     }
-    client->options.url = NULL;
     TRY(check_options(&client->options));
-    client->options.name = strdup(client->options.name == NULL ? "libflare" : client->options.name);
-    return client->options.name == NULL ? ERR(MEMORY, "no memory for a client") : NULL;
+    TRY(take_name(client, options == NULL ? NULL : options->name));
+    return NULL;
 }
 
 /* ---- life -------------------------------------------------------------------------------------
