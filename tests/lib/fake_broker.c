@@ -161,19 +161,24 @@ static bool read_more(struct fake_broker *fake, int wait_ms)
     return size > 0;
 }
 
-void fake_broker_expect(struct fake_broker *fake, enum wire_type type, struct wire_frame *out)
+void fake_broker_expect_any(struct fake_broker *fake, struct wire_frame *out)
 {
     buf_consume(&fake->in, fake->read_size);
     fake->read_size = 0;
     while (whole_size(&fake->in) == 0) {
         if (!read_more(fake, FAKE_BROKER_TIMEOUT_MS)) {
-            fail_msg("no %s has come", wire_shape(type)->name);
+            fail_msg("no frame has come");
         }
     }
     fake->read_size = whole_size(&fake->in);
     err_t err = wire_decode(
         span_of(fake->in.data + WIRE_SIZE_BYTES, fake->read_size - WIRE_SIZE_BYTES), out);
     assert_null(err);
+}
+
+void fake_broker_expect(struct fake_broker *fake, enum wire_type type, struct wire_frame *out)
+{
+    fake_broker_expect_any(fake, out);
     if (out->type != type) {
         fail_msg("%s has come instead of %s", wire_shape(out->type)->name, wire_shape(type)->name);
     }
@@ -187,6 +192,14 @@ struct span fake_broker_bytes(const struct fake_broker *fake)
 bool fake_broker_is_quiet(struct fake_broker *fake, uint32_t wait_ms)
 {
     return fake->in.size == fake->read_size && !read_more(fake, (int)wait_ms);
+}
+
+void fake_broker_drain(struct fake_broker *fake)
+{
+    while (read_more(fake, 0)) {
+    }
+    fake->read_size = 0;
+    buf_reset(&fake->in);
 }
 
 void fake_broker_expect_end(struct fake_broker *fake)

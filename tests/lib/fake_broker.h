@@ -53,10 +53,14 @@ void fake_broker_cut(struct fake_broker *fake);
 
 /* The next frame, which must be of this type; valid until the next one is read. */
 void fake_broker_expect(struct fake_broker *fake, enum wire_type type, struct wire_frame *out);
+/* The next frame, whatever it is. */
+void fake_broker_expect_any(struct fake_broker *fake, struct wire_frame *out);
 /* The bytes of the frame read last, with its size field. */
 struct span fake_broker_bytes(const struct fake_broker *fake);
 /* Whether no frame comes within a moment: what must not happen cannot be waited for. */
 bool fake_broker_is_quiet(struct fake_broker *fake, uint32_t wait_ms);
+/* Forgets what has come and was not read. */
+void fake_broker_drain(struct fake_broker *fake);
 /* Waits for the client to close the connection. */
 void fake_broker_expect_end(struct fake_broker *fake);
 
