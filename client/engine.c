@@ -13,6 +13,13 @@ enum {
     ENGINE_NAME_MAX = 200,
 };
 
+/* What a turn begins with. */
+struct engine_taken {
+    struct list asks;
+    bool is_leaving;
+    bool is_stopping;
+};
+
 static void engine_on_wake(uv_async_t *handle)
 {
     engine_turn(handle->data);
@@ -164,6 +171,17 @@ err_t engine_start(struct flare_client *client)
     return NULL;
 }
 
+void engine_leave(struct flare_client *client)
+{
+    (void)pthread_mutex_lock(&client->lock);
+    client->is_leaving = true;
+    bool must_signal = engine_need_turn(client);
+    (void)pthread_mutex_unlock(&client->lock);
+    if (must_signal) {
+        engine_signal(client);
+    }
+}
+
 void engine_stop(struct flare_client *client)
 {
     if (!client->is_running) {
@@ -255,16 +273,15 @@ static void set_timer(struct flare_client *client)
     client->timer_due_us = due_us;
 }
 
-/* True: the client is being closed. */
-static bool take_submitted(struct flare_client *client, struct list *out)
+static void take_submitted(struct flare_client *client, struct engine_taken *out)
 {
-    list_init(out);
+    list_init(&out->asks);
     (void)pthread_mutex_lock(&client->lock);
     client->is_woken = false;
-    list_splice(out, &client->submitted);
-    bool is_stopping = client->is_stopping;
+    list_splice(&out->asks, &client->submitted);
+    out->is_leaving = client->is_leaving;
+    out->is_stopping = client->is_stopping;
     (void)pthread_mutex_unlock(&client->lock);
-    return is_stopping;
 }
 
 static void submit_all(struct flare_client *client, struct list *asks)
@@ -275,16 +292,22 @@ static void submit_all(struct flare_client *client, struct list *asks)
     }
 }
 
-static void finish(struct flare_client *client)
+/* Nothing waits for a connection any more. */
+static void fail_waiting(struct flare_client *client)
 {
     struct flare_error closed;
+    (void)problem_set(&closed, FLARE_ERR_UNAVAILABLE, "the client has been closed");
+    peer_fail_all(client, &closed);
+    outbox_fail_all(client, &closed);
+}
+
+static void finish(struct flare_client *client)
+{
     if (uv_is_closing((uv_handle_t *)&client->wake)) {
         return;
     }
-    (void)problem_set(&closed, FLARE_ERR_UNAVAILABLE, "the client has been closed");
     peer_stop(client);
-    peer_fail_all(client, &closed);
-    outbox_fail_all(client, &closed);
+    fail_waiting(client);
     engine_tell(client, FLARE_STATE_CLOSED, "closed");
     uv_close((uv_handle_t *)&client->wake, NULL);
     uv_close((uv_handle_t *)&client->timer, NULL);
@@ -300,20 +323,22 @@ static bool is_woken(struct flare_client *client)
 
 void engine_turn(struct flare_client *client)
 {
-    struct list submitted;
-    bool is_stopping = false;
+    struct engine_taken taken;
     uint32_t rounds = 0;
     do {
         client->now_us = clock_mono_us(&client->clock);
-        is_stopping = take_submitted(client, &submitted);
-        submit_all(client, &submitted);
+        take_submitted(client, &taken);
+        submit_all(client, &taken.asks);
         intake_turn(client);
         peer_tick(client, client->now_us);
+        if (taken.is_leaving && !peer_is_connected(&client->peer)) {
+            fail_waiting(client);
+        }
         outbox_send(client);
         peer_send(client);
         rounds++;
-    } while (!is_stopping && rounds < ENGINE_ROUNDS_MAX && is_woken(client));
-    if (is_stopping) {
+    } while (!taken.is_stopping && rounds < ENGINE_ROUNDS_MAX && is_woken(client));
+    if (taken.is_stopping) {
         finish(client);
         return;
     }

@@ -557,15 +557,28 @@ static void test_busy(void **state)
     client_fixture_deinit(&fixture);
 }
 
+static void on_state(void *user, enum flare_state to, const char *detail)
+{
+    struct client_box *box = user;
+    (void)detail;
+    if (to == FLARE_STATE_CONNECTED) {
+        client_box_put(box, FLARE_OK, NULL);
+    }
+}
+
 /* Without a connection for long, what waits is told so, and what had been sent is not known. */
 static void test_give_up(void **state)
 {
     (void)state;
     struct client_fixture fixture;
     struct wire_frame frame;
+    static struct client_box states = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                                       .changed = PTHREAD_COND_INITIALIZER};
     client_fixture_init(&fixture);
     fixture.options.give_up_ms = 100;
     fixture.options.reconnect_max_ms = 20;
+    fixture.options.on_state = on_state;
+    fixture.options.user = &states;
     client_fixture_connect(&fixture);
     client_fixture_publish(&fixture, "t", NULL, "sent");
     expect_publish(&fixture, &frame, "t", 1);
@@ -580,6 +593,7 @@ static void test_give_up(void **state)
     assert_int_equal(fixture.box.codes[2], FLARE_ERR_UNAVAILABLE);
     fake_broker_refuse(&fixture.fake, 0);
     fake_broker_accept(&fixture.fake);
+    client_box_wait(&states, 2);
     client_fixture_publish(&fixture, "t", NULL, "again");
     expect_publish(&fixture, &frame, "t", 1);
     expect_body(&frame, 0, "again");
