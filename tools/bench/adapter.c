@@ -1,0 +1,48 @@
+#include "tools/bench/adapter.h"
+
+#include <string.h>
+
+/* name, macro of the build */
+static const struct adapter *const adapters[] = {
+#ifdef PEERS_FLARE
+    &adapter_flare,
+#endif
+#ifdef PEERS_REDIS
+    &adapter_redis,
+#endif
+#ifdef PEERS_NATS
+    &adapter_nats,
+#endif
+#ifdef PEERS_RABBITMQ
+    &adapter_rabbitmq,
+#endif
+    &adapter_beanstalkd,
+};
+
+const struct adapter *adapter_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof adapters / sizeof adapters[0]; i++) {
+        if (strcmp(adapters[i]->name, name) == 0) {
+            return adapters[i];
+        }
+    }
+    return NULL;
+}
+
+const char *adapter_names(void)
+{
+    return "beanstalkd"
+#ifdef PEERS_FLARE
+           " flare"
+#endif
+#ifdef PEERS_NATS
+           " nats"
+#endif
+#ifdef PEERS_RABBITMQ
+           " rabbitmq"
+#endif
+#ifdef PEERS_REDIS
+           " redis"
+#endif
+        ;
+}
