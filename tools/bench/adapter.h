@@ -58,6 +58,8 @@ struct link_wait {
 
 struct adapter {
     const char *name;
+    bool is_pushed;     /* messages come by credit, without being asked for batch by batch */
+    uint32_t settle_ms; /* it does not answer acks: time to leave it to take the last of them */
     /* Makes an empty queue; one that is left from an earlier run is removed. */
     err_t (*prepare)(const struct peer_address *address);
     /* Messages that the broker still holds for the consumers, delivered or not. */

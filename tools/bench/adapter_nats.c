@@ -28,6 +28,7 @@ enum {
     BUFFER_SIZE = 256 * 1024,
     CONNECT_TIMEOUT_MS = 10000,
     PENDING_MAX = 1 << 20,
+    SETTLE_MS = 100,
     HELD_BY_CONSUMER_MAX = 1 << 20
 };
 static const int64_t ack_wait_ns = 3600 * INT64_C(1000000000);
@@ -335,6 +336,8 @@ out:
 
 const struct adapter adapter_nats = {
     .name = "nats",
+    .is_pushed = true,
+    .settle_ms = SETTLE_MS,
     .prepare = nats_prepare,
     .held = nats_held,
     .open = nats_open,

@@ -17,7 +17,7 @@
 
 #define QUEUE "flare-peers"
 
-enum { CHANNEL = 1, FRAME_MAX = 131072, PERSISTENT = 2 };
+enum { CHANNEL = 1, FRAME_MAX = 131072, PERSISTENT = 2, SETTLE_MS = 500 };
 
 struct rabbitmq {
     amqp_connection_state_t connection;
@@ -289,6 +289,8 @@ out:
 
 const struct adapter adapter_rabbitmq = {
     .name = "rabbitmq",
+    .is_pushed = true,
+    .settle_ms = SETTLE_MS,
     .prepare = rabbitmq_prepare,
     .held = rabbitmq_held,
     .open = rabbitmq_open,

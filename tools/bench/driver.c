@@ -48,7 +48,7 @@ struct driver {
     uint64_t progress_ns;
     uint64_t outstanding;
     bool has_room; /* a slot became free since publishing was tried last */
-    err_t err; /* of a call made from within an event */
+    err_t err;     /* of a call made from within an event */
 };
 
 static void on_confirmed(void *user, uint32_t slot);
@@ -126,7 +126,9 @@ static void on_batch_ended(void *user)
     }
     uint64_t now_ns = driver_now(driver);
     if (link->unacked > 0) {
-        histogram_add(&driver->result->batches, elapsed_us(link->pulled_ns, now_ns));
+        if (!driver->adapter->is_pushed) {
+            histogram_add(&driver->result->batches, elapsed_us(link->pulled_ns, now_ns));
+        }
         driver->err = driver->adapter->ack(link->link);
         link->unacked = 0;
     }
@@ -272,10 +274,11 @@ static struct timespec wait_time(const struct driver *driver)
 {
     uint64_t wait_ns = driver->stage->patience_ms * 1000000;
     if (driver->stage->rate > 0 && may_publish(driver)) {
+        uint64_t number = driver->ledger->sent - driver->sent_before;
         uint64_t due = due_ns(driver);
-        /* One that is due and has not gone waits for a confirmation, which wakes us. */
-        if (due > driver->now_ns && due - driver->now_ns < wait_ns) {
-            wait_ns = due - driver->now_ns;
+        /* A full window waits for a confirmation, which wakes us. */
+        if (driver->links[number % driver->stage->publishers].free_count > 0) {
+            wait_ns = due > driver->now_ns ? due - driver->now_ns : 0;
         }
     }
     return (struct timespec){.tv_sec = (time_t)(wait_ns / NS_PER_S),
@@ -343,6 +346,12 @@ static err_t run_loop(struct driver *driver)
     }
 }
 
+static void pause_ms(uint32_t ms)
+{
+    const struct timespec pause = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+    (void)nanosleep(&pause, NULL);
+}
+
 static uint64_t cpu_us(void)
 {
     struct rusage usage;
@@ -377,6 +386,9 @@ err_t driver_run(const struct adapter *adapter, const struct peer_address *addre
     out->duration_us = elapsed_us(driver->started_ns, clock_ns());
     out->cpu_us = cpu_us() - cpu_before_us;
     out->published = ledger->sent - driver->sent_before;
+    if (stage->consumers > 0) {
+        pause_ms(adapter->settle_ms);
+    }
 out:
     for (uint32_t i = 0; i < driver->link_count; i++) {
         link_deinit(driver, &driver->links[i]);

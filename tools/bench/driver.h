@@ -30,7 +30,7 @@ struct stage_result {
     uint64_t received;
     bool stalled;                /* patience was over: counts are short */
     struct histogram confirms;   /* microseconds to the confirmation of a message */
-    struct histogram batches;    /* from asking for a batch to having it */
+    struct histogram batches;    /* from asking for a batch to having it, of one that is asked */
     struct histogram end_to_end; /* from the moment to be sent to the consumer's having it */
 };
 
