@@ -72,3 +72,11 @@ bool ledger_receive(struct ledger *ledger, struct span body, uint64_t *intended_
     *intended_ns = get_u64(body.data + INTENDED_AT);
     return true;
 }
+
+bool ledger_is_even(const struct ledger *ledger, uint64_t held, bool consumed)
+{
+    uint64_t left = consumed ? 0 : ledger->sent;
+    return ledger->confirmed == ledger->sent && ledger->confirmed_twice == 0 &&
+           ledger_lost(ledger) == left && ledger->doubled == 0 && ledger->foreign == 0 &&
+           held == left && (!consumed || ledger->acked == ledger->received);
+}

@@ -43,4 +43,8 @@ static inline uint64_t ledger_lost(const struct ledger *ledger)
     return ledger->sent - ledger->received;
 }
 
+/* Whether nothing was lost, doubled or altered. `held` is what the broker says it still has for
+ * consumers: nothing of what was `consumed`, else exactly what was sent. */
+bool ledger_is_even(const struct ledger *ledger, uint64_t held, bool consumed);
+
 #endif

@@ -156,14 +156,6 @@ static err_t count_held(struct run *run, uint64_t *held)
     }
 }
 
-static bool ledger_is_even(const struct ledger *ledger, uint64_t held, bool consumed)
-{
-    uint64_t left = consumed ? 0 : ledger->sent;
-    return ledger->confirmed == ledger->sent && ledger->confirmed_twice == 0 &&
-           ledger_lost(ledger) == left && ledger->doubled == 0 && ledger->foreign == 0 &&
-           held == left && (!consumed || ledger->acked == ledger->received);
-}
-
 static err_t run_all(struct run *run, bool *even)
 {
     const struct ledger *ledger = &run->ledger;
