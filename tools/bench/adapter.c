@@ -2,11 +2,8 @@
 
 #include <string.h>
 
-/* name, macro of the build */
 static const struct adapter *const adapters[] = {
-#ifdef PEERS_FLARE
     &adapter_flare,
-#endif
 #ifdef PEERS_REDIS
     &adapter_redis,
 #endif
@@ -31,10 +28,7 @@ const struct adapter *adapter_find(const char *name)
 
 const char *adapter_names(void)
 {
-    return "beanstalkd"
-#ifdef PEERS_FLARE
-           " flare"
-#endif
+    return "flare beanstalkd"
 #ifdef PEERS_NATS
            " nats"
 #endif

@@ -79,9 +79,7 @@ const struct adapter *adapter_find(const char *name);
 /* The names there are, separated by spaces. */
 const char *adapter_names(void);
 
-#ifdef PEERS_FLARE
 extern const struct adapter adapter_flare;
-#endif
 extern const struct adapter adapter_beanstalkd;
 #ifdef PEERS_REDIS
 extern const struct adapter adapter_redis;
