@@ -336,13 +336,13 @@ static err_t flare_held(const struct peer_address *address, uint64_t *out)
     struct wire_frame answer;
     err_t err = NULL;
     uint64_t held = 0;
-    uint64_t id = 2;
+    struct wire_pull pull = {.id = 1,
+                             .topic = span_text(topic),
+                             .subscription = span_text(SUBSCRIPTION),
+                             .max = DRAIN_PULL_MAX};
     TRY_OUT(connect_to(&stream, address, &answer));
     do {
-        const struct wire_pull pull = {.id = id++,
-                                       .topic = span_text(topic),
-                                       .subscription = span_text(SUBSCRIPTION),
-                                       .max = DRAIN_PULL_MAX};
+        pull.id++;
         TRY_OUT(ask(&stream, WIRE_pull, &pull, &answer));
         held += answer.pulled.deliveries.count;
     } while (answer.pulled.deliveries.count > 0);

@@ -10,12 +10,10 @@ TICKS_MAX = 12
 
 
 def axis(values):
-    """The powers of ten around all values, as exponents."""
+    """Powers of ten around all values, as exponents; below by enough that the smallest has a bar."""
     positive = [value for value in values if value > 0]
-    if not positive:
-        return -1, 1
-    low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
-    return (low, high) if low < high else (low - 1, high + 1 if high == low else high)
+    low = math.floor(math.log10(min(positive)) - 0.3)
+    return low, max(math.ceil(math.log10(max(positive))), low + 1)
 
 
 def number(value):

@@ -272,8 +272,8 @@ static bool is_done(const struct driver *driver)
 
 static struct timespec wait_time(const struct driver *driver)
 {
-    uint64_t wait_ns = driver->stage->patience_ms * 1000000;
-    if (driver->stage->rate > 0 && may_publish(driver)) {
+    uint64_t wait_ns = driver->has_room ? 0 : driver->stage->patience_ms * 1000000;
+    if (!driver->has_room && driver->stage->rate > 0 && may_publish(driver)) {
         uint64_t number = driver->ledger->sent - driver->sent_before;
         uint64_t due = due_ns(driver);
         /* A full window waits for a confirmation, which wakes us. */
@@ -287,7 +287,7 @@ static struct timespec wait_time(const struct driver *driver)
 
 static err_t wait_for_links(struct driver *driver)
 {
-    struct timespec timeout = driver->has_room ? (struct timespec){0} : wait_time(driver);
+    struct timespec timeout = wait_time(driver);
     for (uint32_t i = 0; i < driver->link_count; i++) {
         const struct driver_link *link = &driver->links[i];
         driver->polls[i] = (struct pollfd){.fd = link->wait.fd, .events = link->wait.events};
