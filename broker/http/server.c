@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <netdb.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,11 +47,15 @@ static void server_set_timeouts(struct http_server *server)
 }
 
 /* libuv writes with write(2), which kills the process when the peer has gone, unless the signal is
- * ignored. Only the default is replaced: a program that embeds the broker and handles the signal
- * keeps its handler. */
+ * ignored, or blocked in the thread that writes. Only the default is replaced: a program that
+ * embeds the broker and handles the signal keeps its handler. */
 static void server_ignore_sigpipe(void)
 {
     struct sigaction action;
+    sigset_t blocked;
+    if (pthread_sigmask(SIG_SETMASK, NULL, &blocked) == 0 && sigismember(&blocked, SIGPIPE) == 1) {
+        return;
+    }
     if (sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_DFL) {
         action.sa_handler = SIG_IGN;
         (void)sigaction(SIGPIPE, &action, NULL);
