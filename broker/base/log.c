@@ -28,18 +28,18 @@ static const char *const level_texts[] = {
 };
 
 /* Nothing can be done about a log that cannot be written, so what fails is let go. */
-static void write_to_fd(void *context, const char *text, size_t size)
+void log_write_fd(void *context, const char *line, size_t size)
 {
     const int *fd = context;
     ssize_t written = 0;
     do {
-        written = write(*fd, text, size);
+        written = write(*fd, line, size);
     } while (written < 0 && errno == EINTR);
 }
 
 static int log_fd = STDERR_FILENO;
 static struct log_sink log_process = {
-    .write = write_to_fd,
+    .write = log_write_fd,
     .context = &log_fd,
     .format = LOG_FORMAT_HUMAN,
     .level = LOG_LEVEL_INFO,

@@ -78,6 +78,9 @@ struct log_sink {
 void log_bind(struct log_sink *sink);
 struct log_sink *log_bound(void); /* NULL: the process's */
 
+/* A sink's write: to the file descriptor that `context`, an int, holds. */
+void log_write_fd(void *context, const char *line, size_t size);
+
 /* The process's sink; before other threads start. `fd` is borrowed. */
 void log_init(int fd, enum log_format format, enum log_level level);
 
