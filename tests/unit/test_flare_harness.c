@@ -130,8 +130,7 @@ static void test_expectations_fail(void **state)
     static const char *const bodies[] = {"a", "c", NULL};
     static const struct flare_depths depths = {.dead = 1};
     static const char *const texts[] = {
-        "orders/mail: expected enqueued=0 leased=0 scheduled=0 dead=1, but is enqueued=2 leased=0 "
-        "scheduled=0 dead=0\n",
+        "orders/mail: expected enqueued=0 leased=0 scheduled=0 dead=1, but is enqueued=2 ",
         "missing: c\n",
         " attempts=0 b\n",
         "orders/mail: of the enqueued messages 1 are missing and 1 not expected\n",
