@@ -82,11 +82,11 @@ FLARE_API const char *flare_broker_http_address(const struct flare_broker *broke
 FLARE_API uint64_t flare_broker_now_ms(const struct flare_broker *broker);
 
 /* Moves a simulated clock on by `ms` (0: not at all), stopping wherever something comes due: leases
- * expire, delays and retries end, messages die of age, waiting pulls time out, each at its time.
- * Returns when all that came due has been done, and all that the broker had received before: no
- * sleep is needed before looking at the outcome. What a client has sent but the broker has not yet
- * read is not waited for; see flare_broker_await_pulls. Calls at the same time come one after the
- * other. With the real clock it returns FLARE_ERR_CONFLICT. */
+ * expire, retries come due, retention ends, waiting pulls time out, each at its time. Returns when
+ * all that came due has been done, and all that the broker had received before: no sleep is needed
+ * before looking at the outcome. What a client has sent but the broker has not yet read is not
+ * waited for; see flare_broker_await_pulls. Calls at the same time come one after the other. With
+ * the real clock it returns FLARE_ERR_CONFLICT. */
 FLARE_API enum flare_code flare_broker_advance(struct flare_broker *broker, uint64_t ms,
                                                struct flare_error *error);
 
