@@ -8,10 +8,13 @@
 
 #include <cmocka.h>
 #include <dirent.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
+#include <uv.h>
 
+#include "tests/lib/fault.h"
 #include "tests/lib/http_client.h"
 #include "tests/lib/tmpdir.h"
 
@@ -532,6 +535,54 @@ static void test_leaves_process_alone(void **state)
     assert_int_equal(count_fds(), fds);
 }
 
+/* libuv ends the process when it finds no memory for a loop: its own is left out. */
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *data, size_t size);
+void __libc_free(void *data);
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SANITIZED = 1 }; /* a sanitizer ends the process when it finds no memory for a thread */
+#else
+enum { SANITIZED = 0 };
+#endif
+
+/* Whichever allocation fails, opening fails as a whole or succeeds, and leaves nothing behind. */
+static void test_open_without_memory(void **state)
+{
+    (void)state;
+    if (SANITIZED) {
+        skip();
+    }
+    const struct flare_broker_options options = {
+        .http = "127.0.0.1:0", .settings = "log-level = error\n", .name = "small"};
+    size_t fds = count_fds();
+    size_t used = 0;
+    assert_int_equal(
+        uv_replace_allocator(__libc_malloc, __libc_realloc, __libc_calloc, __libc_free), 0);
+    for (uint64_t nth = 1;; nth++) {
+        struct flare_broker *broker = NULL;
+        fault_alloc_nth(nth);
+        enum flare_code code = flare_broker_open(&options, &broker, &error);
+        bool failed = fault_alloc_stop();
+        if (code == FLARE_OK) {
+            flare_broker_close(broker);
+        } else {
+            assert_true(failed);
+            assert_null(broker);
+            assert_int_equal(error.code, code);
+        }
+        assert_int_equal(count_fds(), fds);
+        used = nth == 1 ? mallinfo2().uordblks : used;
+        assert_int_equal(mallinfo2().uordblks, used);
+        if (!failed) {
+            assert_int_equal(code, FLARE_OK);
+            print_message("%u allocations\n", (unsigned)nth - 1);
+            return;
+        }
+    }
+}
+
 /* A pull that waits is answered when its broker closes. */
 static void test_close_answers(void **state)
 {
@@ -592,6 +643,7 @@ int main(void)
         cmocka_unit_test(test_directory),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_leaves_process_alone),
+        cmocka_unit_test(test_open_without_memory),
         cmocka_unit_test(test_close_answers),
         cmocka_unit_test(test_threads),
     };
