@@ -56,15 +56,14 @@ static err_t configure(struct config *config, const struct flare_broker_options 
     }
     if (config->origins[CONFIG_AT_data] != CONFIG_DEFAULT ||
         config->origins[CONFIG_AT_http] != CONFIG_DEFAULT ||
+        config->origins[CONFIG_AT_wire] != CONFIG_DEFAULT ||
         config->origins[CONFIG_AT_ephemeral] != CONFIG_DEFAULT) {
-        return ERR(INVALID, "settings: data, http and ephemeral are not set there");
+        return ERR(INVALID, "settings: data, http, wire and ephemeral are not set there");
     }
     TRY(set_text(config, CONFIG_AT_data, options->data == NULL ? DATADIR_MEMORY : options->data,
                  "data"));
-    config->http[0] = '\0';
-    if (options->http != NULL) {
-        TRY(set_text(config, CONFIG_AT_http, options->http, "http"));
-    }
+    TRY(set_text(config, CONFIG_AT_http, options->http == NULL ? "off" : options->http, "http"));
+    TRY(set_text(config, CONFIG_AT_wire, options->wire == NULL ? "off" : options->wire, "wire"));
     if (options->data == NULL && config->origins[CONFIG_AT_quota] == CONFIG_DEFAULT) {
         config->quota = EMBEDDED_MEMORY_QUOTA;
     }
@@ -277,7 +276,14 @@ void flare_broker_close(struct flare_broker *broker)
 
 const char *flare_broker_http_address(const struct flare_broker *broker)
 {
-    return node_http_address(broker->node);
+    const char *address = node_http_address(broker->node);
+    return address[0] == '\0' ? NULL : address;
+}
+
+const char *flare_broker_wire_address(const struct flare_broker *broker)
+{
+    const char *address = node_wire_address(broker->node);
+    return address[0] == '\0' ? NULL : address;
 }
 
 /* ---- time ----------------------------------------------------------------------------------- */

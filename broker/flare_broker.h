@@ -10,7 +10,7 @@
  *   flare_broker_close(broker);
  *
  * It is the broker that `flared` runs: on a data directory whose files either can open (one at a
- * time), or in memory; with the HTTP API on an address, or without any socket; by the clock of the
+ * time), or in memory; with its faces on addresses of their own, or without any socket; by the clock of the
  * machine, or by a simulated one that stands still until flare_broker_advance moves it. A process
  * may have several brokers, which share nothing.
  *
@@ -32,7 +32,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <flare/error.h>
+#include <flare/flare.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -47,9 +47,10 @@ struct flare_broker_options {
                          ends with the broker */
     const char *http; /* HOST:PORT of the HTTP API, port 0 takes any free one; NULL: none. There is
                          no authentication: keep it on loopback */
+    const char *wire; /* the same for the wire protocol */
     uint64_t simulated_ms; /* time at which a simulated clock stands at first; 0: the real clock */
     const char *settings;  /* lines like those of flared's configuration file: "volumes = 1\n"; all
-                              settings of flared but data, ephemeral and http; NULL: the defaults,
+                              settings of flared but data, ephemeral, http and wire; NULL: the defaults,
                               and in memory a quota of 1 GiB for each volume */
     const char *name;      /* given with each line of the log as broker=NAME; NULL: none */
     /* Takes one line of the log, `size` bytes with the newline, not terminated. Called from several
@@ -75,6 +76,7 @@ FLARE_API void flare_broker_close(struct flare_broker *broker);
 
 /* "127.0.0.1:40123", with the real port; NULL: it does not listen. Valid until it is closed. */
 FLARE_API const char *flare_broker_http_address(const struct flare_broker *broker);
+FLARE_API const char *flare_broker_wire_address(const struct flare_broker *broker);
 
 /* ---- time ----------------------------------------------------------------------------------- */
 
@@ -97,32 +99,12 @@ FLARE_API enum flare_code flare_broker_await_pulls(struct flare_broker *broker, 
 
 /* ---- topics and subscriptions --------------------------------------------------------------- */
 
-/* The defaults are those of the HTTP API; the functions below check the same bounds
- * (FLARE_ERR_INVALID, with the name of the field). */
-struct flare_topic_settings {
-    uint32_t shards;                /* fixed once the topic exists */
-    uint64_t retention_ms;          /* what is kept for replay: by age; 0: nothing ... */
-    uint64_t retention_bytes;       /* ... and by size, of each shard */
-    uint64_t idempotency_window_ms; /* how long an idempotency key is remembered */
-};
-FLARE_API void flare_topic_settings_init(struct flare_topic_settings *settings);
+/* What flare_topic_put and flare_subscription_put of <flare/flare.h> do, without a client. */
 
-enum flare_start { FLARE_START_LATEST = 0, FLARE_START_EARLIEST = 1, FLARE_START_TIME = 2 };
-
-struct flare_subscription_settings {
-    uint64_t lease_ms;       /* how long a delivered message is the consumer's */
-    uint32_t max_attempts;   /* deliveries before a message becomes a dead letter; 0: no bound */
-    uint64_t retry_delay_ms; /* from a nack or a lost lease to the next delivery */
-    uint32_t max_in_flight;  /* leased messages of each shard at most; 0: no bound */
-    enum flare_start start;  /* where a new one begins, within what is still kept */
-    uint64_t start_ms;       /* FLARE_START_TIME */
-};
-FLARE_API void flare_subscription_settings_init(struct flare_subscription_settings *settings);
-
-/* Creates it or changes its settings (NULL: the defaults). FLARE_ERR_EXISTS: a topic with another
- * number of shards. */
+/* Creates it or replaces its settings (NULL: the defaults). FLARE_ERR_INVALID names a setting that is
+ * out of bounds; FLARE_ERR_EXISTS: the topic has another number of shards. */
 FLARE_API enum flare_code flare_broker_topic_put(struct flare_broker *broker, const char *topic,
-                                                 const struct flare_topic_settings *settings,
+                                                 const struct flare_topic *settings,
                                                  struct flare_error *error);
 /* With its subscriptions and messages. FLARE_ERR_NOT_FOUND: there is none. */
 FLARE_API enum flare_code flare_broker_topic_delete(struct flare_broker *broker, const char *topic,
@@ -132,7 +114,7 @@ FLARE_API enum flare_code flare_broker_topic_delete(struct flare_broker *broker,
  * stays so. */
 FLARE_API enum flare_code flare_broker_subscription_put(
     struct flare_broker *broker, const char *topic, const char *subscription,
-    const struct flare_subscription_settings *settings, struct flare_error *error);
+    const struct flare_subscription *settings, struct flare_error *error);
 FLARE_API enum flare_code flare_broker_subscription_delete(struct flare_broker *broker,
                                                            const char *topic,
                                                            const char *subscription,
@@ -162,24 +144,22 @@ FLARE_API enum flare_code flare_broker_each_subscription(
                   const struct flare_depths *depths),
     void *user, struct flare_error *error);
 
-enum flare_state {
-    FLARE_STATE_ENQUEUED = 0,
-    FLARE_STATE_LEASED = 1,
-    FLARE_STATE_SCHEDULED = 2,
-    FLARE_STATE_DEAD = 3
+enum flare_message_state {
+    FLARE_MESSAGE_ENQUEUED = 1,
+    FLARE_MESSAGE_LEASED = 2,
+    FLARE_MESSAGE_SCHEDULED = 3,
+    FLARE_MESSAGE_DEAD = 4
 };
 /* "enqueued", "leased", "scheduled", "dead"; never NULL. */
-FLARE_API const char *flare_state_name(enum flare_state state);
-
-enum { FLARE_MESSAGE_ID_SIZE = 32 };
+FLARE_API const char *flare_message_state_name(enum flare_message_state state);
 
 /* A message as it is listed. What it points to is valid during the callback; key and body are not
  * terminated. */
 struct flare_listed {
-    char id[FLARE_MESSAGE_ID_SIZE];
+    char id[FLARE_ID_SIZE];
     uint32_t shard; /* number within the topic */
     uint64_t sequence;
-    enum flare_state state;
+    enum flare_message_state state;
     uint32_t attempts; /* deliveries so far */
     uint64_t published_ms;
     uint64_t due_ms;    /* leased: end of the lease; scheduled: when it comes due; dead: since when;
@@ -194,7 +174,7 @@ struct flare_listed {
 struct flare_list_options {
     const char *topic;
     const char *subscription;
-    enum flare_state state;
+    enum flare_message_state state;
     uint32_t max; /* messages at most; 0: 1000 */
     /* Called for each message, in order of shard and sequence, on the broker's thread, before
      * flare_broker_list returns. */

@@ -8,7 +8,7 @@
 
 enum { LIST_MAX = 1000, LIST_SIZE_MAX = 1 << 20 };
 
-_Static_assert((int)FLARE_MESSAGE_ID_SIZE >= (int)MESSAGE_ID_SIZE, "an id fits");
+_Static_assert((int)FLARE_ID_SIZE >= (int)MESSAGE_ID_SIZE, "an id fits");
 
 /* The head of each: what the router reports is copied here on the loop's thread. */
 struct ask {
@@ -70,17 +70,17 @@ static uint64_t initial(enum in_row row)
     return api_in_fields[row].initial;
 }
 
-void flare_topic_settings_init(struct flare_topic_settings *settings)
+void flare_topic_settings_init(struct flare_topic *settings)
 {
-    *settings = (struct flare_topic_settings){
+    *settings = (struct flare_topic){
         .shards = (uint32_t)initial(IN_topic_shards),
         .idempotency_window_ms = initial(IN_topic_idempotency_window),
     };
 }
 
-void flare_subscription_settings_init(struct flare_subscription_settings *settings)
+void flare_subscription_settings_init(struct flare_subscription *settings)
 {
-    *settings = (struct flare_subscription_settings){
+    *settings = (struct flare_subscription){
         .lease_ms = initial(IN_subscription_lease),
         .max_attempts = (uint32_t)initial(IN_subscription_max_attempts),
         .retry_delay_ms = initial(IN_retry_delay),
@@ -104,7 +104,7 @@ static err_t check_name(const char *field, const char *name)
                : ERR(INVALID, "%s: must be 1 to 255 letters, digits, '.', '_' or '-'", field);
 }
 
-static err_t check_topic(const struct flare_topic_settings *settings)
+static err_t check_topic(const struct flare_topic *settings)
 {
     TRY(check(IN_topic_shards, "shards", settings->shards));
     TRY(check(IN_topic_idempotency_window, "idempotency_window_ms",
@@ -117,7 +117,7 @@ static err_t check_topic(const struct flare_topic_settings *settings)
                : check(IN_retention_bytes, "retention_bytes", settings->retention_bytes);
 }
 
-static err_t check_subscription(const struct flare_subscription_settings *settings)
+static err_t check_subscription(const struct flare_subscription *settings)
 {
     TRY(check(IN_subscription_lease, "lease_ms", settings->lease_ms));
     TRY(check(IN_subscription_max_attempts, "max_attempts", settings->max_attempts));
@@ -186,10 +186,10 @@ static enum flare_code configure(struct flare_broker *broker, const struct catal
 }
 
 enum flare_code flare_broker_topic_put(struct flare_broker *broker, const char *topic,
-                                       const struct flare_topic_settings *settings,
+                                       const struct flare_topic *settings,
                                        struct flare_error *error)
 {
-    struct flare_topic_settings defaults;
+    struct flare_topic defaults;
     flare_topic_settings_init(&defaults);
     settings = settings == NULL ? &defaults : settings;
     err_t err = check_name("topic", topic);
@@ -218,13 +218,13 @@ enum flare_code flare_broker_topic_delete(struct flare_broker *broker, const cha
 
 enum flare_code flare_broker_subscription_put(struct flare_broker *broker, const char *topic,
                                               const char *subscription,
-                                              const struct flare_subscription_settings *settings,
+                                              const struct flare_subscription *settings,
                                               struct flare_error *error)
 {
     static const enum start_at starts[] = {[FLARE_START_LATEST] = START_LATEST,
                                            [FLARE_START_EARLIEST] = START_EARLIEST,
                                            [FLARE_START_TIME] = START_TIME};
-    struct flare_subscription_settings defaults;
+    struct flare_subscription defaults;
     flare_subscription_settings_init(&defaults);
     settings = settings == NULL ? &defaults : settings;
     err_t err = check_name("subscription", subscription);
@@ -408,14 +408,14 @@ static const struct {
     enum message_state state;
     const char *name;
 } states[] = {
-    [FLARE_STATE_ENQUEUED] = {MESSAGE_NONE, "enqueued"},
-    [FLARE_STATE_LEASED] = {MESSAGE_LEASED, "leased"},
-    [FLARE_STATE_SCHEDULED] = {MESSAGE_SCHEDULED, "scheduled"},
-    [FLARE_STATE_DEAD] = {MESSAGE_DEAD, "dead"},
+    [FLARE_MESSAGE_ENQUEUED] = {MESSAGE_NONE, "enqueued"},
+    [FLARE_MESSAGE_LEASED] = {MESSAGE_LEASED, "leased"},
+    [FLARE_MESSAGE_SCHEDULED] = {MESSAGE_SCHEDULED, "scheduled"},
+    [FLARE_MESSAGE_DEAD] = {MESSAGE_DEAD, "dead"},
 };
 enum { STATES = sizeof states / sizeof states[0] };
 
-const char *flare_state_name(enum flare_state state)
+const char *flare_message_state_name(enum flare_message_state state)
 {
     return (unsigned)state < STATES ? states[state].name : "unknown";
 }
@@ -485,7 +485,7 @@ enum flare_code flare_broker_list(struct flare_broker *broker,
                                   struct flare_error *error)
 {
     if ((unsigned)options->state >= STATES) {
-        return embedded_fail(error, ERR_INVALID, "state: must be one of enum flare_state");
+        return embedded_fail(error, ERR_INVALID, "state: must be one of enum flare_message_state");
     }
     struct list_work list = {.options = options};
     list.left = options->max == 0 ? LIST_MAX : options->max;

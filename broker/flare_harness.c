@@ -232,7 +232,7 @@ static void cross_off(void *user, const struct flare_listed *message)
 }
 
 int flare_harness_expect_bodies(struct flare_harness *harness, const char *topic,
-                                const char *subscription, enum flare_state state,
+                                const char *subscription, enum flare_message_state state,
                                 const char *const *bodies)
 {
     struct flare_error error = {.code = FLARE_OK};
@@ -265,7 +265,7 @@ int flare_harness_expect_bodies(struct flare_harness *harness, const char *topic
     return missing_count == 0 && crossing.surplus_count == 0
                ? 1
                : fail(harness, "%s/%s: of the %s messages %zu are missing and %zu not expected",
-                      topic, subscription, flare_state_name(state), missing_count,
+                      topic, subscription, flare_message_state_name(state), missing_count,
                       crossing.surplus_count);
 }
 

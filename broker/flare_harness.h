@@ -83,7 +83,7 @@ FLARE_API int flare_harness_expect_depths(struct flare_harness *harness, const c
 
 /* Exactly these bodies (terminated texts, NULL ends them, in any order) are in one state. */
 FLARE_API int flare_harness_expect_bodies(struct flare_harness *harness, const char *topic,
-                                          const char *subscription, enum flare_state state,
+                                          const char *subscription, enum flare_message_state state,
                                           const char *const *bodies);
 
 /* The log holds `text`: one line says so. */

@@ -112,14 +112,25 @@ static void unwatch_signals(struct program *program)
     uv_run(program->loop, UV_RUN_DEFAULT);
 }
 
+/* Nothing for a face that does not listen. */
+static void put_address(struct buf *line, const char *name, const char *address)
+{
+    if (address[0] != '\0') {
+        buf_printf(line, "\"%s\":", name);
+        json_put_string(line, span_text(address));
+        buf_append_byte(line, ',');
+    }
+}
+
 /* Who started it on a port or a directory of its choice must be told, in a form for programs. */
 static void print_ready(const struct node *node)
 {
     struct buf line;
     buf_init(&line, READY_LINE_MAX);
-    buf_printf(&line, "{\"http\":");
-    json_put_string(&line, span_text(node_http_address(node)));
-    buf_printf(&line, ",\"data\":");
+    buf_printf(&line, "{");
+    put_address(&line, "http", node_http_address(node));
+    put_address(&line, "wire", node_wire_address(node));
+    buf_printf(&line, "\"data\":");
     json_put_string(&line, span_text(node_data(node)));
     buf_printf(&line, ",\"pid\":%ld}\n", (long)getpid());
     (void)fwrite(line.data, 1, line.size, stdout);
@@ -138,8 +149,9 @@ static void announce(const struct program *program, const struct config *config)
 {
     LOG_INFO("flared started", LOG_TEXT("version", FLARE_VERSION),
              LOG_TEXT("http", node_http_address(program->node)),
+             LOG_TEXT("wire", node_wire_address(program->node)),
              LOG_TEXT("data", node_data(program->node)), LOG_U64("pid", (uint64_t)getpid()));
-    if (config->ephemeral || ends_with(config->http, ":0")) {
+    if (config->ephemeral || ends_with(config->http, ":0") || ends_with(config->wire, ":0")) {
         print_ready(program->node);
     }
 }

@@ -12,13 +12,13 @@
 
 struct node;
 
-/* Opens everything, finishes what an earlier stop left half done, and listens; not at all where
- * config.http is empty. `config` and `clock` are borrowed for the node's life. Blocks until the
+/* Opens everything, finishes what an earlier stop left half done, and listens. `config` and `clock` are borrowed for the node's life. Blocks until the
  * node is ready. Its threads log to the sink that the calling one is bound to (log.h). */
 err_t node_start(uv_loop_t *loop, const struct config *config, const struct clock *clock,
                  struct node **out) MUST_CHECK;
 
-const char *node_http_address(const struct node *node); /* NULL: it does not listen */
+const char *node_http_address(const struct node *node); /* "": it does not listen */
+const char *node_wire_address(const struct node *node); /* likewise */
 const char *node_data(const struct node *node);
 
 /* For what asks the broker on its loop without a socket. */

@@ -235,6 +235,9 @@ static err_t sub_put(struct deciding *deciding, struct catalog_change *change)
     }
     deciding->reply->count = sub->id;
     change->changed = sub->state == CATALOG_CREATING;
+    if (change->keep_paused) {
+        change->sub_settings.paused = sub->settings.paused;
+    }
     if (sub_settings_equal(&sub->settings, &change->sub_settings)) {
         return NULL;
     }

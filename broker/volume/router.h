@@ -59,6 +59,8 @@ struct router_publish {
     struct publish_result *results; /* the caller's, `count` of them */
 };
 
+#define ROUTER_WAIT_FOR_EVER UINT64_MAX
+
 struct router_pull {
     struct router_operation operation;
     struct span topic;
@@ -66,7 +68,7 @@ struct router_pull {
     uint32_t max;
     uint32_t size_max;
     uint64_t lease_ms; /* 0: the subscription's */
-    uint64_t wait_ms;  /* 0: answer at once */
+    uint64_t wait_ms;  /* 0: answer at once; ROUTER_WAIT_FOR_EVER */
     /* the router's own */
     struct router_waiters *waiters; /* of its subscription, while it may wait */
     struct list_link waiting;

@@ -189,7 +189,9 @@ static void settle_advance(struct router_operation *operation, struct router_cal
     struct router_settle *settle = settle_of(operation);
     const struct settle *part = &call->call.command.settle;
     for (uint32_t index = 0; index < part->count; index++) {
-        settle->results[call->places[index]] = part->results[index];
+        /* A message that is gone altogether has no lease either. */
+        enum err_code code = part->results[index];
+        settle->results[call->places[index]] = code == ERR_NOT_FOUND ? ERR_LEASE_LOST : code;
     }
     if (part->count == settle->count) {
         router_fail(operation, call->call.reply.code, call->call.reply.detail);

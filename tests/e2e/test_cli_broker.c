@@ -276,10 +276,10 @@ static void test_a_backup_opens_as_a_data_directory(void **state)
     cli_outcome_deinit(&inspected);
     free_address(address);
     (void)snprintf(second.url, sizeof second.url, "http://%s", address);
-    process_start(&second.process,
-                  &(struct process_options){
-                      .arguments = WORDS(program != NULL ? program : "./flared", "--data", target,
-                                         "--http", address, "--log-level", "warn")});
+    process_start(&second.process, &(struct process_options){
+                                       .arguments = WORDS(program != NULL ? program : "./flared",
+                                                          "--data", target, "--http", address,
+                                                          "--wire", "off", "--log-level", "warn")});
     run_silently(&second, WORDS("status", "--wait", "20s"), NULL);
     expect_number(&second, WORDS("sub", "get", "orders", "billing", "--json"), "enqueue_queue",
                   "depth", 3);

@@ -89,7 +89,7 @@ static int setup(void **state)
 {
     const struct flare_broker_options options = {.http = "127.0.0.1:0",
                                                  .simulated_ms = FLARE_HARNESS_START_MS};
-    struct flare_subscription_settings mail;
+    struct flare_subscription mail;
     flare_subscription_settings_init(&mail);
     mail.lease_ms = LEASE_MS;
     mail.retry_delay_ms = RETRY_MS;
@@ -177,7 +177,7 @@ static void test_poison_becomes_dead_letter(void **state)
         advance(harness, LEASE_MS + RETRY_MS);
     }
     assert_false(mailer_run_once(address_of(harness), true, &mails));
-    assert_true(flare_harness_expect_bodies(harness, "orders", "mail", FLARE_STATE_DEAD, dead));
+    assert_true(flare_harness_expect_bodies(harness, "orders", "mail", FLARE_MESSAGE_DEAD, dead));
     flare_harness_pass(harness);
 }
 

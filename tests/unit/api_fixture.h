@@ -354,7 +354,9 @@ static void fake_configure(struct router_configure *configure)
             sub->created_ms = FIXTURE_START_MS;
         }
         sub->version++;
+        bool paused = change->keep_paused ? sub->settings.paused : change->sub_settings.paused;
         sub->settings = change->sub_settings;
+        sub->settings.paused = paused;
     }
 }
 

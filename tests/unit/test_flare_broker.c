@@ -42,8 +42,8 @@ static struct flare_broker *open_broker(const struct flare_broker_options *optio
 /* With a topic of one shard and a subscription to it. */
 static void put_orders(struct flare_broker *broker)
 {
-    struct flare_topic_settings topic;
-    struct flare_subscription_settings sub;
+    struct flare_topic topic;
+    struct flare_subscription sub;
     flare_topic_settings_init(&topic);
     flare_subscription_settings_init(&sub);
     topic.shards = 1;
@@ -200,7 +200,7 @@ static void note_listed(void *user, const struct flare_listed *message)
     struct seen *seen = user;
     size_t size = strlen(seen->text);
     (void)snprintf(seen->text + size, sizeof seen->text - size, "%s(%s%u%.*s%.*s)",
-                   flare_state_name(message->state), message->reason, message->attempts,
+                   flare_message_state_name(message->state), message->reason, message->attempts,
                    (int)message->key_size, (const char *)message->key, (int)message->body_size,
                    (const char *)message->body);
     assert_true(message->published_ms >= START_MS);
@@ -208,7 +208,7 @@ static void note_listed(void *user, const struct flare_listed *message)
     seen->count++;
 }
 
-static struct seen list(struct flare_broker *broker, enum flare_state state, uint32_t max)
+static struct seen list(struct flare_broker *broker, enum flare_message_state state, uint32_t max)
 {
     struct seen seen = {0};
     const struct flare_list_options options = {.topic = "orders",
@@ -236,19 +236,19 @@ static void test_list(void **state)
     assert_int_equal(pull(&client), 1);
     publish(&client, "b");
     publish(&client, "");
-    assert_string_equal(list(broker, FLARE_STATE_LEASED, 0).text, "leased(1ka)");
-    assert_string_equal(list(broker, FLARE_STATE_ENQUEUED, 0).text, "enqueued(0b)enqueued(0)");
-    assert_string_equal(list(broker, FLARE_STATE_ENQUEUED, 1).text, "enqueued(0b)");
+    assert_string_equal(list(broker, FLARE_MESSAGE_LEASED, 0).text, "leased(1ka)");
+    assert_string_equal(list(broker, FLARE_MESSAGE_ENQUEUED, 0).text, "enqueued(0b)enqueued(0)");
+    assert_string_equal(list(broker, FLARE_MESSAGE_ENQUEUED, 1).text, "enqueued(0b)");
     must(flare_broker_advance(broker, LEASE_MS, &error));
-    assert_string_equal(list(broker, FLARE_STATE_SCHEDULED, 0).text, "scheduled(1ka)");
+    assert_string_equal(list(broker, FLARE_MESSAGE_SCHEDULED, 0).text, "scheduled(1ka)");
     must(flare_broker_advance(broker, RETRY_MS, &error));
     assert_int_equal(pull(&client), 3);
     must(flare_broker_advance(broker, LEASE_MS, &error));
-    assert_string_equal(list(broker, FLARE_STATE_DEAD, 0).text, "dead(attempts2ka)");
+    assert_string_equal(list(broker, FLARE_MESSAGE_DEAD, 0).text, "dead(attempts2ka)");
     check_depths(broker, (struct flare_depths){.scheduled = 2, .dead = 1});
     const struct flare_list_options wrong = {.topic = "orders", .subscription = "none"};
     assert_int_equal(flare_broker_list(broker, &wrong, &error), FLARE_ERR_NOT_FOUND);
-    const struct flare_list_options worse = {.state = (enum flare_state)4};
+    const struct flare_list_options worse = {.state = (enum flare_message_state)4};
     assert_int_equal(flare_broker_list(broker, &worse, &error), FLARE_ERR_INVALID);
     http_client_deinit(&client);
     flare_broker_close(broker);
@@ -270,8 +270,8 @@ static void test_list_of_many(void **state)
         publish(&client, body);
     }
     free(body);
-    assert_int_equal(list(broker, FLARE_STATE_ENQUEUED, 0).count, MANY);
-    assert_int_equal(list(broker, FLARE_STATE_ENQUEUED, MANY - 1).count, MANY - 1);
+    assert_int_equal(list(broker, FLARE_MESSAGE_ENQUEUED, 0).count, MANY);
+    assert_int_equal(list(broker, FLARE_MESSAGE_ENQUEUED, MANY - 1).count, MANY - 1);
     http_client_deinit(&client);
     flare_broker_close(broker);
 }
@@ -317,8 +317,8 @@ static void test_catalog(void **state)
 static void test_wrong_settings(void **state)
 {
     (void)state;
-    struct flare_topic_settings topic;
-    struct flare_subscription_settings sub;
+    struct flare_topic topic;
+    struct flare_subscription sub;
     struct flare_depths depths;
     struct flare_broker *broker = open_orders();
     flare_topic_settings_init(&topic);
@@ -354,8 +354,8 @@ static void test_start_and_pause(void **state)
 {
     (void)state;
     struct http_client client;
-    struct flare_subscription_settings sub;
-    struct flare_topic_settings topic;
+    struct flare_subscription sub;
+    struct flare_topic topic;
     struct flare_broker *broker = open_orders();
     flare_topic_settings_init(&topic);
     topic.shards = 1;

@@ -97,7 +97,7 @@ static void test_silent_when_passed(void **state)
     const struct flare_depths expected = {.enqueued = 3};
     int depths = flare_harness_expect_depths(harness, "orders", "mail", &expected);
     int listed =
-        flare_harness_expect_bodies(harness, "orders", "mail", FLARE_STATE_ENQUEUED, bodies);
+        flare_harness_expect_bodies(harness, "orders", "mail", FLARE_MESSAGE_ENQUEUED, bodies);
     int logged = flare_harness_expect_log(harness, "info broker opened data=:memory:");
     flare_harness_pass(harness);
     flare_harness_close(harness);
@@ -143,10 +143,10 @@ static void test_expectations_fail(void **state)
     publish(harness, (const char *const[]){"a", "b", NULL});
     capture_begin();
     int held = flare_harness_expect_depths(harness, "orders", "mail", &depths);
-    held += flare_harness_expect_bodies(harness, "orders", "mail", FLARE_STATE_ENQUEUED, bodies);
+    held += flare_harness_expect_bodies(harness, "orders", "mail", FLARE_MESSAGE_ENQUEUED, bodies);
     held += flare_harness_expect_log(harness, "nonsense");
     held += flare_harness_expect_depths(harness, "orders", "none", &depths);
-    held += flare_harness_expect_bodies(harness, "orders", "none", FLARE_STATE_DEAD, bodies);
+    held += flare_harness_expect_bodies(harness, "orders", "none", FLARE_MESSAGE_DEAD, bodies);
     flare_harness_pass(harness);
     flare_harness_close(harness);
     const char *text = capture_end();
