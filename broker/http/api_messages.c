@@ -8,6 +8,7 @@
 
 #include "broker/base/text.h"
 #include "broker/core/attributes.h"
+#include "broker/core/durability.h"
 #include "broker/core/message_id.h"
 #include "broker/http/api_request.h"
 #include "broker/http/json.h"
@@ -206,7 +207,7 @@ static void publish_on_done(struct router_operation *operation)
         api_answer_begin(request, &buf, &out);
         out_map(&out);
         put_result(&out, result);
-        out_field_text(&out, "durability", "synced");
+        out_field_text(&out, "durability", durability_text(publish->publish.durability));
         out_end(&out);
         if (result->replayed) {
             http_response_header(request->exchange, "Idempotent-Replayed", span_text("true"));
@@ -394,7 +395,7 @@ static void batch_on_done(struct router_operation *operation)
         api_answer_begin(request, &buf, &out);
         out_map(&out);
         batch_print(&out, publish, published);
-        out_field_text(&out, "durability", "synced");
+        out_field_text(&out, "durability", durability_text(publish->durability));
         out_end(&out);
         api_answer(request, published == publish->count ? 201 : 207, &buf);
     }

@@ -14,7 +14,8 @@
 
 enum { LEASE_MIN_MS = 100, RETENTION_MIN_MS = 1000 };
 
-/* The protocol's bounds are the core's. */
+/* The protocol's numbers and bounds are the core's. */
+_Static_assert(DURABILITY_SYNCED == 0 && DURABILITY_RELAXED == 1, "messages.def says so");
 _Static_assert(CORE_PULL_MAX == 10000 && CORE_RECEIPTS_MAX == 10000, "messages.def says so");
 _Static_assert(CORE_NAME_MAX == 255 && CORE_KEY_MAX == 2048, "messages.def says so");
 _Static_assert(CORE_BODY_MAX == 64 << 20 && CORE_NOTE_MAX == 1024, "messages.def says so");
@@ -146,7 +147,9 @@ static void answer_published(struct session_request *request)
     const struct router_publish *publish = &request->publish;
     struct session_conn *conn = request->conn;
     uint8_t id[MESSAGE_ID_BYTES];
-    struct wire_published published = {.id = request->id, .results.count = publish->count};
+    struct wire_published published = {.id = request->id,
+                                       .durability = (uint32_t)publish->durability,
+                                       .results.count = publish->count};
     struct buf *out = &conn->out;
     size_t start = wire_begin(out, WIRE_published, &published);
     for (uint32_t index = 0; index < publish->count; index++) {
@@ -509,7 +512,8 @@ static err_t topic_put_start(struct session_request *request)
                                       .retention_bytes = wire->retention_bytes,
                                       .dedup_window_ms = wire->idempotency_window_ms == WIRE_NIL
                                                              ? CATALOG_DEDUP_WINDOW_DEFAULT_MS
-                                                             : wire->idempotency_window_ms}}};
+                                                             : wire->idempotency_window_ms,
+                                      .durability = (enum durability)wire->durability}}};
     if (wire->shards == 0) {
         change->shard_count = topic == NULL ? CATALOG_SHARDS_DEFAULT : topic->shard_count;
     }

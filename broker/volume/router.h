@@ -49,7 +49,8 @@ struct router_operation {
 /* Publishes. `messages[i].shard_id` is chosen by the router from `key`, else from the idempotency
  * key, else round robin; the caller fills the rest, `payload_hash` included (router_payload_hash).
  * result.code tells of the whole (NOT_FOUND, NOT_ATOMIC ...); when it is NONE or ABORTED, `results`
- * tell of each message. */
+ * tell of each message, and `durability` of how safe those that were published are now: RELAXED
+ * when any was answered before its commit. */
 struct router_publish {
     struct router_operation operation;
     struct span topic;
@@ -57,6 +58,7 @@ struct router_publish {
     struct message_in *messages;
     uint32_t count;
     struct publish_result *results; /* the caller's, `count` of them */
+    enum durability durability;     /* out */
 };
 
 #define ROUTER_WAIT_FOR_EVER UINT64_MAX
