@@ -10,9 +10,9 @@
  *   flare_broker_close(broker);
  *
  * It is the broker that `flared` runs: on a data directory whose files either can open (one at a
- * time), or in memory; with its faces on addresses of their own, or without any socket; by the clock of the
- * machine, or by a simulated one that stands still until flare_broker_advance moves it. A process
- * may have several brokers, which share nothing.
+ * time), or in memory; with its faces on addresses of their own, or without any socket; by the
+ * clock of the machine, or by a simulated one that stands still until flare_broker_advance moves
+ * it. A process may have several brokers, which share nothing.
  *
  * Threads: a broker runs on threads of its own, one and one more for each volume and the catalog,
  * with all signals blocked. Every function may be called from any thread and from several at once,
@@ -50,8 +50,8 @@ struct flare_broker_options {
     const char *wire; /* the same for the wire protocol */
     uint64_t simulated_ms; /* time at which a simulated clock stands at first; 0: the real clock */
     const char *settings;  /* lines like those of flared's configuration file: "volumes = 1\n"; all
-                              settings of flared but data, ephemeral, http and wire; NULL: the defaults,
-                              and in memory a quota of 1 GiB for each volume */
+                              settings of flared but data, ephemeral, http and wire; NULL: the
+                              defaults,  and in memory a quota of 1 GiB for each volume */
     const char *name;      /* given with each line of the log as broker=NAME; NULL: none */
     /* Takes one line of the log, `size` bytes with the newline, not terminated. Called from several
      * of the broker's threads, perhaps at the same time, until flare_broker_close returns. NULL:
@@ -101,8 +101,8 @@ FLARE_API enum flare_code flare_broker_await_pulls(struct flare_broker *broker, 
 
 /* What flare_topic_put and flare_subscription_put of <flare/flare.h> do, without a client. */
 
-/* Creates it or replaces its settings (NULL: the defaults). FLARE_ERR_INVALID names a setting that is
- * out of bounds; FLARE_ERR_EXISTS: the topic has another number of shards. */
+/* Creates it or replaces its settings (NULL: the defaults). FLARE_ERR_INVALID names a setting that
+ * is out of bounds; FLARE_ERR_EXISTS: the topic has another number of shards. */
 FLARE_API enum flare_code flare_broker_topic_put(struct flare_broker *broker, const char *topic,
                                                  const struct flare_topic *settings,
                                                  struct flare_error *error);
@@ -112,9 +112,10 @@ FLARE_API enum flare_code flare_broker_topic_delete(struct flare_broker *broker,
 
 /* The same for a subscription; FLARE_ERR_NOT_FOUND: there is no such topic. One that is paused
  * stays so. */
-FLARE_API enum flare_code flare_broker_subscription_put(
-    struct flare_broker *broker, const char *topic, const char *subscription,
-    const struct flare_subscription *settings, struct flare_error *error);
+FLARE_API enum flare_code flare_broker_subscription_put(struct flare_broker *broker,
+                                                        const char *topic, const char *subscription,
+                                                        const struct flare_subscription *settings,
+                                                        struct flare_error *error);
 FLARE_API enum flare_code flare_broker_subscription_delete(struct flare_broker *broker,
                                                            const char *topic,
                                                            const char *subscription,

@@ -65,27 +65,16 @@ static struct router *ask_router(const struct ask *ask)
 
 /* ---- settings ------------------------------------------------------------------------------- */
 
+/* The bounds and defaults of both faces are those of the HTTP API's documents. */
+
 static uint64_t initial(enum in_row row)
 {
     return api_in_fields[row].initial;
 }
 
-void flare_topic_settings_init(struct flare_topic *settings)
+static uint64_t or_initial(uint64_t value, enum in_row row)
 {
-    *settings = (struct flare_topic){
-        .shards = (uint32_t)initial(IN_topic_shards),
-        .idempotency_window_ms = initial(IN_topic_idempotency_window),
-    };
-}
-
-void flare_subscription_settings_init(struct flare_subscription *settings)
-{
-    *settings = (struct flare_subscription){
-        .lease_ms = initial(IN_subscription_lease),
-        .max_attempts = (uint32_t)initial(IN_subscription_max_attempts),
-        .retry_delay_ms = initial(IN_retry_delay),
-        .max_in_flight = (uint32_t)initial(IN_subscription_max_in_flight),
-    };
+    return value == 0 ? initial(row) : value;
 }
 
 static err_t check(enum in_row row, const char *name, uint64_t value)
@@ -104,32 +93,65 @@ static err_t check_name(const char *field, const char *name)
                : ERR(INVALID, "%s: must be 1 to 255 letters, digits, '.', '_' or '-'", field);
 }
 
-static err_t check_topic(const struct flare_topic *settings)
+/* The number of shards stays 0 where it is not given. */
+static err_t read_topic(const struct flare_topic *topic, struct catalog_change *change)
 {
-    TRY(check(IN_topic_shards, "shards", settings->shards));
-    TRY(check(IN_topic_idempotency_window, "idempotency_window_ms",
-              settings->idempotency_window_ms));
-    if (settings->retention_ms != 0) {
-        TRY(check(IN_retention_age, "retention_ms", settings->retention_ms));
+    uint64_t window_ms =
+        topic->idempotency_window_ms == FLARE_NONE
+            ? 0
+            : or_initial(topic->idempotency_window_ms, IN_topic_idempotency_window);
+    TRY(check(IN_topic_shards, "shards", or_initial(topic->shards, IN_topic_shards)));
+    TRY(check(IN_topic_idempotency_window, "idempotency_window_ms", window_ms));
+    if (topic->retention_ms != 0) {
+        TRY(check(IN_retention_age, "retention_ms", topic->retention_ms));
     }
-    return settings->retention_bytes == 0
-               ? NULL
-               : check(IN_retention_bytes, "retention_bytes", settings->retention_bytes);
+    if (topic->retention_bytes != 0) {
+        TRY(check(IN_retention_bytes, "retention_bytes", topic->retention_bytes));
+    }
+    change->shard_count = topic->shards;
+    change->topic_settings = (struct topic_settings){
+        .retention_ms = topic->retention_ms,
+        .retention_bytes = topic->retention_bytes,
+        .dedup_window_ms = window_ms,
+        .durability = topic->relaxed ? DURABILITY_RELAXED : DURABILITY_SYNCED,
+    };
+    return NULL;
 }
 
-static err_t check_subscription(const struct flare_subscription *settings)
+static err_t read_start(const struct flare_subscription *subscription,
+                        struct catalog_change *change)
 {
-    TRY(check(IN_subscription_lease, "lease_ms", settings->lease_ms));
-    TRY(check(IN_subscription_max_attempts, "max_attempts", settings->max_attempts));
-    TRY(check(IN_retry_delay, "retry_delay_ms", settings->retry_delay_ms));
-    TRY(check(IN_subscription_max_in_flight, "max_in_flight", settings->max_in_flight));
-    switch (settings->start) {
+    switch (subscription->start) {
     case FLARE_START_LATEST:
+        change->start = START_LATEST;
+        return NULL;
     case FLARE_START_EARLIEST:
+        change->start = START_EARLIEST;
+        return NULL;
     case FLARE_START_TIME:
+        change->start = START_TIME;
+        change->start_value = subscription->start_ms;
         return NULL;
     }
     return ERR(INVALID, "start: must be one of enum flare_start");
+}
+
+static err_t read_subscription(const struct flare_subscription *subscription,
+                               struct catalog_change *change)
+{
+    struct sub_settings *settings = &change->sub_settings;
+    uint64_t attempts = subscription->max_attempts == FLARE_NONE_U32
+                            ? 0
+                            : or_initial(subscription->max_attempts, IN_subscription_max_attempts);
+    settings->lease_ms = or_initial(subscription->lease_ms, IN_subscription_lease);
+    settings->retry_delay_ms = subscription->retry_delay_ms;
+    settings->max_attempts = (uint32_t)attempts;
+    settings->max_in_flight = subscription->max_in_flight;
+    TRY(check(IN_subscription_lease, "lease_ms", settings->lease_ms));
+    TRY(check(IN_subscription_max_attempts, "max_attempts", attempts));
+    TRY(check(IN_retry_delay, "retry_delay_ms", settings->retry_delay_ms));
+    TRY(check(IN_subscription_max_in_flight, "max_in_flight", settings->max_in_flight));
+    return read_start(subscription, change);
 }
 
 /* ---- topics and subscriptions --------------------------------------------------------------- */
@@ -149,6 +171,10 @@ static void adapt_change(struct ask *ask, struct catalog_change *change)
 {
     const struct catalog_topic *topic =
         catalog_topic(router_catalog(ask_router(ask)), change->topic);
+    if (change->op == CATALOG_TOPIC_PUT && change->shard_count == 0) {
+        change->shard_count =
+            topic == NULL ? (uint32_t)initial(IN_topic_shards) : topic->shard_count;
+    }
     if (topic == NULL) {
         return;
     }
@@ -189,23 +215,13 @@ enum flare_code flare_broker_topic_put(struct flare_broker *broker, const char *
                                        const struct flare_topic *settings,
                                        struct flare_error *error)
 {
-    struct flare_topic defaults;
-    flare_topic_settings_init(&defaults);
-    settings = settings == NULL ? &defaults : settings;
+    static const struct flare_topic defaults;
+    struct catalog_change change = {.op = CATALOG_TOPIC_PUT, .topic = span_text(topic)};
     err_t err = check_name("topic", topic);
-    err = err == NULL ? check_topic(settings) : err;
-    if (err != NULL) {
-        return embedded_result(error, err);
+    if (err == NULL) {
+        err = read_topic(settings == NULL ? &defaults : settings, &change);
     }
-    const struct catalog_change change = {
-        .op = CATALOG_TOPIC_PUT,
-        .topic = span_text(topic),
-        .shard_count = settings->shards,
-        .topic_settings = {.retention_ms = settings->retention_ms,
-                           .retention_bytes = settings->retention_bytes,
-                           .dedup_window_ms = settings->idempotency_window_ms},
-    };
-    return configure(broker, &change, error);
+    return err == NULL ? configure(broker, &change, error) : embedded_result(error, err);
 }
 
 enum flare_code flare_broker_topic_delete(struct flare_broker *broker, const char *topic,
@@ -221,29 +237,14 @@ enum flare_code flare_broker_subscription_put(struct flare_broker *broker, const
                                               const struct flare_subscription *settings,
                                               struct flare_error *error)
 {
-    static const enum start_at starts[] = {[FLARE_START_LATEST] = START_LATEST,
-                                           [FLARE_START_EARLIEST] = START_EARLIEST,
-                                           [FLARE_START_TIME] = START_TIME};
-    struct flare_subscription defaults;
-    flare_subscription_settings_init(&defaults);
-    settings = settings == NULL ? &defaults : settings;
+    static const struct flare_subscription defaults;
+    struct catalog_change change = {
+        .op = CATALOG_SUB_PUT, .topic = span_text(topic), .sub = span_text(subscription)};
     err_t err = check_name("subscription", subscription);
-    err = err == NULL ? check_subscription(settings) : err;
-    if (err != NULL) {
-        return embedded_result(error, err);
+    if (err == NULL) {
+        err = read_subscription(settings == NULL ? &defaults : settings, &change);
     }
-    const struct catalog_change change = {
-        .op = CATALOG_SUB_PUT,
-        .topic = span_text(topic),
-        .sub = span_text(subscription),
-        .sub_settings = {.lease_ms = settings->lease_ms,
-                         .retry_delay_ms = settings->retry_delay_ms,
-                         .max_attempts = settings->max_attempts,
-                         .max_in_flight = settings->max_in_flight},
-        .start = starts[settings->start],
-        .start_value = settings->start_ms,
-    };
-    return configure(broker, &change, error);
+    return err == NULL ? configure(broker, &change, error) : embedded_result(error, err);
 }
 
 enum flare_code flare_broker_subscription_delete(struct flare_broker *broker, const char *topic,
@@ -417,7 +418,7 @@ enum { STATES = sizeof states / sizeof states[0] };
 
 const char *flare_message_state_name(enum flare_message_state state)
 {
-    return (unsigned)state < STATES ? states[state].name : "unknown";
+    return state != 0 && (unsigned)state < STATES ? states[state].name : "unknown";
 }
 
 struct list_work {
@@ -484,7 +485,7 @@ enum flare_code flare_broker_list(struct flare_broker *broker,
                                   const struct flare_list_options *options,
                                   struct flare_error *error)
 {
-    if ((unsigned)options->state >= STATES) {
+    if (options->state == 0 || (unsigned)options->state >= STATES) {
         return embedded_fail(error, ERR_INVALID, "state: must be one of enum flare_message_state");
     }
     struct list_work list = {.options = options};

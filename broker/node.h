@@ -12,8 +12,9 @@
 
 struct node;
 
-/* Opens everything, finishes what an earlier stop left half done, and listens. `config` and `clock` are borrowed for the node's life. Blocks until the
- * node is ready. Its threads log to the sink that the calling one is bound to (log.h). */
+/* Opens everything, finishes what an earlier stop left half done, and listens. `config` and `clock`
+ * are borrowed for the node's life. Blocks until the node is ready. Its threads log to the sink
+ * that the calling one is bound to (log.h). */
 err_t node_start(uv_loop_t *loop, const struct config *config, const struct clock *clock,
                  struct node **out) MUST_CHECK;
 

@@ -89,11 +89,8 @@ static int setup(void **state)
 {
     const struct flare_broker_options options = {.http = "127.0.0.1:0",
                                                  .simulated_ms = FLARE_HARNESS_START_MS};
-    struct flare_subscription mail;
-    flare_subscription_settings_init(&mail);
-    mail.lease_ms = LEASE_MS;
-    mail.retry_delay_ms = RETRY_MS;
-    mail.max_attempts = 2;
+    const struct flare_subscription mail = {
+        .lease_ms = LEASE_MS, .retry_delay_ms = RETRY_MS, .max_attempts = 2};
     struct flare_harness *harness = NULL;
     if (flare_harness_open(&options, &harness, NULL) != FLARE_OK) {
         return -1;

@@ -42,10 +42,8 @@ static struct flare_broker *open_broker(const struct flare_broker_options *optio
 /* With a topic of one shard and a subscription to it. */
 static void put_orders(struct flare_broker *broker)
 {
-    struct flare_topic topic;
-    struct flare_subscription sub;
-    flare_topic_settings_init(&topic);
-    flare_subscription_settings_init(&sub);
+    struct flare_topic topic = {0};
+    struct flare_subscription sub = {0};
     topic.shards = 1;
     sub.lease_ms = LEASE_MS;
     sub.retry_delay_ms = RETRY_MS;
@@ -246,10 +244,14 @@ static void test_list(void **state)
     must(flare_broker_advance(broker, LEASE_MS, &error));
     assert_string_equal(list(broker, FLARE_MESSAGE_DEAD, 0).text, "dead(attempts2ka)");
     check_depths(broker, (struct flare_depths){.scheduled = 2, .dead = 1});
-    const struct flare_list_options wrong = {.topic = "orders", .subscription = "none"};
+    const struct flare_list_options wrong = {
+        .topic = "orders", .subscription = "none", .state = FLARE_MESSAGE_DEAD};
     assert_int_equal(flare_broker_list(broker, &wrong, &error), FLARE_ERR_NOT_FOUND);
-    const struct flare_list_options worse = {.state = (enum flare_message_state)4};
+    struct flare_list_options worse = {.topic = "orders", .subscription = "mail"};
     assert_int_equal(flare_broker_list(broker, &worse, &error), FLARE_ERR_INVALID);
+    worse.state = (enum flare_message_state)5;
+    assert_int_equal(flare_broker_list(broker, &worse, &error), FLARE_ERR_INVALID);
+    assert_string_equal(flare_message_state_name(worse.state), "unknown");
     http_client_deinit(&client);
     flare_broker_close(broker);
 }
@@ -317,12 +319,11 @@ static void test_catalog(void **state)
 static void test_wrong_settings(void **state)
 {
     (void)state;
-    struct flare_topic topic;
-    struct flare_subscription sub;
+    struct flare_topic topic = {0};
+    struct flare_subscription sub = {0};
     struct flare_depths depths;
     struct flare_broker *broker = open_orders();
-    flare_topic_settings_init(&topic);
-    topic.shards = 0;
+    topic.shards = 4097;
     assert_int_equal(flare_broker_topic_put(broker, "t", &topic, &error), FLARE_ERR_INVALID);
     assert_string_equal(error.message, "shards: must be between 1 and 4096");
     assert_int_equal(error.code, FLARE_ERR_INVALID);
@@ -332,13 +333,11 @@ static void test_wrong_settings(void **state)
     topic.retention_ms = 1;
     assert_int_equal(flare_broker_topic_put(broker, "t", &topic, &error), FLARE_ERR_INVALID);
     assert_int_equal(flare_broker_topic_put(broker, "t/t", NULL, &error), FLARE_ERR_INVALID);
-    flare_subscription_settings_init(&sub);
     sub.lease_ms = 99;
     assert_int_equal(flare_broker_subscription_put(broker, "orders", "s", &sub, &error),
                      FLARE_ERR_INVALID);
     assert_memory_equal(error.message, "lease_ms: ", 10);
-    flare_subscription_settings_init(&sub);
-    sub.start = (enum flare_start)7;
+    sub = (struct flare_subscription){.start = (enum flare_start)7};
     assert_int_equal(flare_broker_subscription_put(broker, "orders", "s", &sub, &error),
                      FLARE_ERR_INVALID);
     assert_int_equal(flare_broker_subscription_put(broker, "none", "s", NULL, &error),
@@ -349,15 +348,43 @@ static void test_wrong_settings(void **state)
     flare_broker_close(broker);
 }
 
+/* 0 stands for the default, or for as it is; what means none is said. */
+static void test_defaults_of_settings(void **state)
+{
+    (void)state;
+    struct http_client client;
+    struct flare_topic topic = {.idempotency_window_ms = FLARE_NONE, .relaxed = true};
+    struct flare_subscription sub = {.max_attempts = FLARE_NONE_U32};
+    struct flare_broker *broker = open_orders();
+    connect_to(broker, &client);
+    must(flare_broker_topic_put(broker, "orders", &topic, &error));
+    must(flare_broker_subscription_put(broker, "orders", "mail", &sub, &error));
+    assert_int_equal(http_client_do(&client, "GET", "/v1/topics/orders"), 200);
+    assert_non_null(strstr(client.body, "\"shards\":1,"));
+    assert_non_null(strstr(client.body, "\"idempotency_window_ms\":0,"));
+    assert_non_null(strstr(client.body, "\"durability\":\"relaxed\""));
+    assert_int_equal(http_client_do(&client, "GET", SUB), 200);
+    assert_non_null(strstr(client.body, "\"lease_ms\":30000,\"max_attempts\":0,"));
+    must(flare_broker_topic_put(broker, "new", NULL, &error));
+    must(flare_broker_subscription_put(broker, "orders", "mail", NULL, &error));
+    assert_int_equal(http_client_do(&client, "GET", "/v1/topics/new"), 200);
+    assert_non_null(strstr(client.body, "\"shards\":4,"));
+    assert_non_null(strstr(client.body, "\"idempotency_window_ms\":300000,"));
+    assert_non_null(strstr(client.body, "\"durability\":\"synced\""));
+    assert_int_equal(http_client_do(&client, "GET", SUB), 200);
+    assert_non_null(strstr(client.body, "\"max_attempts\":16,"));
+    http_client_deinit(&client);
+    flare_broker_close(broker);
+}
+
 /* A new subscription begins where it was told to; changing its settings leaves a pause alone. */
 static void test_start_and_pause(void **state)
 {
     (void)state;
     struct http_client client;
-    struct flare_subscription sub;
-    struct flare_topic topic;
+    struct flare_subscription sub = {0};
+    struct flare_topic topic = {0};
     struct flare_broker *broker = open_orders();
-    flare_topic_settings_init(&topic);
     topic.shards = 1;
     topic.retention_ms = 3600000;
     must(flare_broker_topic_put(broker, "orders", &topic, &error));
@@ -365,7 +392,6 @@ static void test_start_and_pause(void **state)
     publish(&client, "early");
     must(flare_broker_advance(broker, 1000, &error));
     publish(&client, "late");
-    flare_subscription_settings_init(&sub);
     sub.start = FLARE_START_EARLIEST;
     must(flare_broker_subscription_put(broker, "orders", "all", &sub, &error));
     sub.start = FLARE_START_TIME;
@@ -638,6 +664,7 @@ int main(void)
         cmocka_unit_test(test_list_of_many),
         cmocka_unit_test(test_catalog),
         cmocka_unit_test(test_wrong_settings),
+        cmocka_unit_test(test_defaults_of_settings),
         cmocka_unit_test(test_start_and_pause),
         cmocka_unit_test(test_several),
         cmocka_unit_test(test_directory),
