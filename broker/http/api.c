@@ -20,6 +20,9 @@ err_t api_create(const struct api_options *options, struct api **out)
         return ERR(MEMORY, "no memory for the HTTP API");
     }
     *api = (struct api){.options = *options, .router = options->router, .clock = options->clock};
+    if (options->socket_clock == NULL) {
+        api->options.socket_clock = options->clock;
+    }
     api->started_ms = clock_wall_ms(api->clock);
     api->started_us = clock_mono_us(api->clock);
     buf_init(&api->openapi, OPENAPI_SIZE_MAX);
