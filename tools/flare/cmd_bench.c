@@ -417,6 +417,7 @@ static err_t core_run(struct cli *cli, const struct arguments *arguments)
 
 const struct cli_command bench_commands[] = {
     {.name = "bench core",
+     .scope = CLI_LOCAL,
      .operands = "",
      .summary = "Measure core and storage in this process, without network; prints JSON",
      .details = "A state change is a message published, leased or finished; each is flushed.",
@@ -442,6 +443,7 @@ const struct cli_command bench_commands[] = {
      .options = consume_options,
      .run = consume_run},
     {.name = "bench redis",
+     .scope = CLI_LOCAL,
      .operands = "",
      .summary = "Measure the same on a Redis stream, for comparison; prints JSON",
      .details = "The stream flare-bench of that server is deleted and written anew.",

@@ -424,6 +424,7 @@ static err_t verify_run(struct cli *cli, const struct arguments *arguments)
 
 const struct cli_command data_commands[] = {
     {.name = "backup",
+     .scope = CLI_LOCAL,
      .operands = "TARGET",
      .operands_min = 1,
      .operands_max = 1,
@@ -436,12 +437,14 @@ const struct cli_command data_commands[] = {
      .options = data_options,
      .run = backup_run},
     {.name = "inspect",
+     .scope = CLI_LOCAL,
      .operands = "",
      .summary = "Show what a data directory holds, without a broker",
      .examples = "  flare inspect --data /var/lib/flare\n",
      .options = data_options,
      .run = inspect_run},
     {.name = "verify",
+     .scope = CLI_LOCAL,
      .operands = "",
      .summary = "Read everything in a data directory and report damage",
      .details =
