@@ -282,6 +282,7 @@ static void test_a_damaged_file_is_refused_by_name(void **state)
         tmpdir_write(&home->tmpdir, "flare/contexts.json", texts[i], strlen(texts[i]));
         expect_exit(home, WORDS("topic", "ls"), NULL, 78, path);
         expect_exit(home, WORDS("ctx", "set", "b", "--http"), NULL, 78, path);
+        expect_exit(home, WORDS("completion", "bash"), NULL, 0, NULL);
         expect_exit(home, WORDS("topic", "ls", "--help"), NULL, 0, NULL);
     }
 }

@@ -60,5 +60,6 @@ extern const struct cli_command data_commands[];
 extern const struct cli_command job_commands[];
 extern const struct cli_command bench_commands[];
 extern const struct cli_command ctx_commands[];
+extern const struct cli_command completion_commands[];
 
 #endif
