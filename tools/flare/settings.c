@@ -64,6 +64,11 @@ const char *settings_variable(enum setting setting)
     return rows[setting].variable;
 }
 
+const char *settings_default(enum setting setting)
+{
+    return rows[setting].fallback;
+}
+
 static const struct setting_option *find_option(const struct arguments *arguments,
                                                 enum setting setting)
 {

@@ -37,9 +37,10 @@ struct settings {
     struct setting_value values[SETTING_COUNT];
 };
 
-/* The name of a setting, in contexts and lists; its environment variable. */
+/* The name of a setting, in contexts and lists; its environment variable; its default. */
 const char *settings_name(enum setting setting);
 const char *settings_variable(enum setting setting);
+const char *settings_default(enum setting setting);
 
 /* What the command line says of a setting; NULL when nothing. */
 const char *settings_given(const struct arguments *arguments, enum setting setting);
