@@ -56,6 +56,7 @@ extern const struct cli_command pub_commands[];
 extern const struct cli_command pull_commands[];
 extern const struct cli_command peek_commands[];
 extern const struct cli_command status_commands[];
+extern const struct cli_command top_commands[];
 extern const struct cli_command data_commands[];
 extern const struct cli_command job_commands[];
 extern const struct cli_command bench_commands[];
