@@ -19,6 +19,7 @@ struct bench_settings {
     char host[256];
     char port[8];
     uint64_t timeout_ms;
+    struct progress *progress;
 };
 
 /* Publishing over HTTP: single requests, or batches of MessagePack. */
@@ -47,6 +48,7 @@ struct bench_core_settings {
     uint64_t count;       /* state changes of all volumes */
     uint64_t in_flight;   /* leased messages of each volume, all the time */
     bool random_acks;
+    struct progress *progress;
 };
 
 struct bench_core_result {

@@ -42,7 +42,8 @@ static err_t check_status(struct span reply, uint32_t wanted)
 struct bench_publish {
     struct buf request;
     uint32_t batch;
-    uint64_t unsent; /* requests */
+    uint64_t requests;
+    uint64_t unsent;
     uint64_t unanswered;
 };
 
@@ -71,6 +72,12 @@ static bool publish_done(void *user)
 {
     const struct bench_publish *publish = user;
     return publish->unanswered == 0;
+}
+
+static uint64_t publish_count(void *user)
+{
+    const struct bench_publish *publish = user;
+    return (publish->requests - publish->unanswered) * publish->batch;
 }
 
 static void build_publish(struct bench_publish *publish, const struct bench_settings *settings)
@@ -104,11 +111,12 @@ err_t bench_publish_run(const struct bench_settings *settings, uint64_t count, u
                         uint32_t batch, struct load_result *out)
 {
     static const struct load_driver driver = {publish_next, load_frame_http, publish_reply,
-                                              publish_done};
+                                              publish_done, publish_count};
     struct bench_publish publish = {.batch = batch};
     assert(count % batch == 0);
-    publish.unsent = count / batch;
-    publish.unanswered = publish.unsent;
+    publish.requests = count / batch;
+    publish.unsent = publish.requests;
+    publish.unanswered = publish.requests;
     build_publish(&publish, settings);
     if (publish.request.failed) {
         buf_deinit(&publish.request);
@@ -120,7 +128,8 @@ err_t bench_publish_run(const struct bench_settings *settings, uint64_t count, u
                                    .connections = connections,
                                    .driver = &driver,
                                    .user = &publish,
-                                   .timeout_ms = settings->timeout_ms};
+                                   .timeout_ms = settings->timeout_ms,
+                                   .progress = settings->progress};
     err_t err = count == 0 ? NULL : load_run(&options, out);
     buf_deinit(&publish.request);
     return err;
@@ -277,6 +286,12 @@ static bool consume_done(void *user)
     return consume->acked >= consume->settings->count;
 }
 
+static uint64_t consume_count(void *user)
+{
+    const struct bench_consume *consume = user;
+    return consume->acked;
+}
+
 static void build_pull(struct bench_consume *consume)
 {
     struct buf body;
@@ -312,14 +327,15 @@ static void consume_deinit(struct bench_consume *consume)
 err_t bench_consume_run(const struct bench_settings *settings, struct load_result *out)
 {
     static const struct load_driver driver = {consume_next, load_frame_http, consume_reply,
-                                              consume_done};
+                                              consume_done, consume_count};
     struct bench_consume consume = {.settings = settings};
     struct load_options options = {.host = settings->host,
                                    .port = settings->port,
                                    .connections = settings->connections,
                                    .driver = &driver,
                                    .user = &consume,
-                                   .timeout_ms = settings->timeout_ms};
+                                   .timeout_ms = settings->timeout_ms,
+                                   .progress = settings->progress};
     err_t err = NULL;
     consume.consumers = calloc(settings->connections, sizeof *consume.consumers);
     consume.shards = calloc(settings->shards, sizeof *consume.shards);

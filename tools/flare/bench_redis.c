@@ -49,6 +49,7 @@ struct redis_fixed {
     struct buf request;
     uint32_t replies;    /* to one request */
     uint64_t unsent;     /* requests */
+    uint64_t sent;       /* replies that will come in all */
     uint64_t unanswered; /* replies */
     struct buf last;     /* the last reply */
 };
@@ -83,18 +84,28 @@ static bool fixed_done(void *user)
     return fixed->unanswered == 0;
 }
 
+/* One command of a pipeline is one message. */
+static uint64_t fixed_count(void *user)
+{
+    const struct redis_fixed *fixed = user;
+    return fixed->sent - fixed->unanswered;
+}
+
 static err_t run_fixed(const struct bench_settings *settings, struct redis_fixed *fixed,
                        uint64_t requests, uint32_t connections, struct load_result *out)
 {
-    static const struct load_driver driver = {fixed_next, load_frame_resp, fixed_reply, fixed_done};
+    static const struct load_driver driver = {fixed_next, load_frame_resp, fixed_reply, fixed_done,
+                                              fixed_count};
     struct load_options options = {.host = settings->host,
                                    .port = settings->port,
                                    .connections = connections,
                                    .driver = &driver,
                                    .user = fixed,
-                                   .timeout_ms = settings->timeout_ms};
+                                   .timeout_ms = settings->timeout_ms,
+                                   .progress = settings->progress};
     fixed->unsent = requests;
-    fixed->unanswered = requests * fixed->replies;
+    fixed->sent = requests * fixed->replies;
+    fixed->unanswered = fixed->sent;
     buf_reset(&fixed->last);
     if (fixed->request.failed) {
         return ERR(TOO_LARGE, "a request is larger than %d bytes", REQUEST_MAX);
@@ -248,6 +259,12 @@ static bool consume_done(void *user)
     return consume->acked >= consume->settings->count;
 }
 
+static uint64_t consume_count(void *user)
+{
+    const struct redis_consume *consume = user;
+    return consume->acked;
+}
+
 static void build_consumer(const struct bench_settings *settings, struct redis_consumer *consumer,
                            uint32_t index)
 {
@@ -265,14 +282,15 @@ static void build_consumer(const struct bench_settings *settings, struct redis_c
 err_t bench_redis_consume_run(const struct bench_settings *settings, struct load_result *out)
 {
     static const struct load_driver driver = {consume_next, load_frame_resp, consume_reply,
-                                              consume_done};
+                                              consume_done, consume_count};
     struct redis_consume consume = {.settings = settings};
     struct load_options options = {.host = settings->host,
                                    .port = settings->port,
                                    .connections = settings->connections,
                                    .driver = &driver,
                                    .user = &consume,
-                                   .timeout_ms = settings->timeout_ms};
+                                   .timeout_ms = settings->timeout_ms,
+                                   .progress = settings->progress};
     consume.consumers = calloc(settings->connections, sizeof *consume.consumers);
     if (consume.consumers == NULL) {
         return ERR(MEMORY, "no memory for %u consumers", settings->connections);

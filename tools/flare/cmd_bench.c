@@ -301,53 +301,89 @@ static err_t fill(const struct bench_settings *settings, uint64_t count)
 {
     struct load_result result;
     uint64_t rest = count % FILL_BATCH;
+    progress_begin(settings->progress, "filling", count - rest);
     TRY(bench_publish_run(settings, count - rest, FILL_CONNECTIONS, FILL_BATCH, &result));
     return rest == 0 ? NULL : bench_publish_run(settings, rest, 1, (uint32_t)rest, &result);
 }
 
+static err_t publish_measured(struct cli *cli, const struct bench_settings *settings,
+                              struct load_result *result)
+{
+    TRY(create_topic(cli, settings));
+    TRY(fill(settings, settings->backlog));
+    progress_begin(settings->progress, "publishing", settings->count);
+    TRY(bench_publish_run(settings, settings->count, settings->connections, settings->batch,
+                          result));
+    return check_depth(cli, settings, settings->count + settings->backlog);
+}
+
 static err_t publish_run(struct cli *cli, const struct arguments *arguments)
 {
-    struct bench_settings settings = {0};
+    struct progress progress;
+    struct bench_settings settings = {.progress = &progress};
     struct load_result result;
     char name[NAME_SIZE];
+    progress_init(&progress, cli->quiet);
     new_name(name);
     settings.topic = name;
     read_settings(&settings, arguments, 64, 1);
     settings.count = round_up(settings.count, settings.batch);
     TRY(read_address(&settings, cli->url));
-    TRY(create_topic(cli, &settings));
-    TRY(fill(&settings, settings.backlog));
-    TRY(bench_publish_run(&settings, settings.count, settings.connections, settings.batch,
-                          &result));
-    TRY(check_depth(cli, &settings, settings.count + settings.backlog));
+    err_t err = publish_measured(cli, &settings, &result);
+    progress_done(&progress);
+    TRY(err);
     print_result(&settings, "publish", "synced", &result,
                  (const char *const[LOAD_KINDS]){"publish", NULL});
     return remove_topic(cli, &settings, arguments->values[BENCH_KEEP].set);
 }
 
+static err_t consume_measured(struct cli *cli, const struct bench_settings *settings,
+                              struct load_result *result)
+{
+    TRY(create_topic(cli, settings));
+    TRY(fill(settings, settings->count + settings->backlog));
+    progress_begin(settings->progress, "consuming", settings->count);
+    TRY(bench_consume_run(settings, result));
+    return settings->backlog == 0 ? check_depth(cli, settings, 0) : NULL;
+}
+
 static err_t consume_run(struct cli *cli, const struct arguments *arguments)
 {
-    struct bench_settings settings = {0};
+    struct progress progress;
+    struct bench_settings settings = {.progress = &progress};
     struct load_result result;
     char name[NAME_SIZE];
+    progress_init(&progress, cli->quiet);
     new_name(name);
     settings.topic = name;
     read_settings(&settings, arguments, 4, 100);
     TRY(read_address(&settings, cli->url));
-    TRY(create_topic(cli, &settings));
-    TRY(fill(&settings, settings.count + settings.backlog));
-    TRY(bench_consume_run(&settings, &result));
-    if (settings.backlog == 0) {
-        TRY(check_depth(cli, &settings, 0));
-    }
+    err_t err = consume_measured(cli, &settings, &result);
+    progress_done(&progress);
+    TRY(err);
     print_result(&settings, "consume", "synced", &result,
                  (const char *const[LOAD_KINDS]){"pull", "ack"});
     return remove_topic(cli, &settings, arguments->values[BENCH_KEEP].set);
 }
 
+static err_t redis_measured(const struct bench_settings *settings, bool consume, bool *synced,
+                            struct load_result *result)
+{
+    TRY(bench_redis_prepare(settings, synced));
+    progress_begin(settings->progress, "publishing", settings->count);
+    TRY(bench_redis_publish_run(settings, settings->count, result));
+    if (consume) {
+        progress_begin(settings->progress, "consuming", settings->count);
+        TRY(bench_redis_consume_run(settings, result));
+    }
+    return NULL;
+}
+
 static err_t redis_run(struct cli *cli, const struct arguments *arguments)
 {
-    struct bench_settings settings = {.timeout_ms = TIMEOUT_MS, .topic = "flare-bench"};
+    struct progress progress;
+    struct bench_settings settings = {
+        .timeout_ms = TIMEOUT_MS, .topic = "flare-bench", .progress = &progress};
     struct load_result result;
     bool synced = false;
     char url[300];
@@ -360,13 +396,11 @@ static err_t redis_run(struct cli *cli, const struct arguments *arguments)
     settings.size = (uint32_t)arguments_number(arguments, REDIS_SIZE, 1024);
     settings.count = round_up(arguments_number(arguments, REDIS_COUNT, 200000), settings.batch);
     settings.shards = 1;
-    (void)cli;
+    progress_init(&progress, cli->quiet);
     TRY(read_address(&settings, url));
-    TRY(bench_redis_prepare(&settings, &synced));
-    TRY(bench_redis_publish_run(&settings, settings.count, &result));
-    if (consume) {
-        TRY(bench_redis_consume_run(&settings, &result));
-    }
+    err_t err = redis_measured(&settings, consume, &synced, &result);
+    progress_done(&progress);
+    TRY(err);
     print_result(
         &settings, consume ? "redis consume" : "redis publish", synced ? "synced" : "not synced",
         &result,
@@ -396,9 +430,10 @@ static void print_core(const struct bench_core_settings *settings,
 static err_t core_run(struct cli *cli, const struct arguments *arguments)
 {
     struct bench_core_result result;
+    struct progress progress;
     const char *directory = getenv("TMPDIR");
     const struct option_value *values = arguments->values;
-    (void)cli;
+    progress_init(&progress, cli->quiet);
     directory = directory == NULL || directory[0] == '\0' ? "/tmp" : directory;
     const struct bench_core_settings settings = {
         .directory = values[CORE_DIRECTORY].set ? values[CORE_DIRECTORY].text : directory,
@@ -409,8 +444,12 @@ static err_t core_run(struct cli *cli, const struct arguments *arguments)
         .command_max = (uint32_t)arguments_number(arguments, CORE_COMMAND, 100),
         .count = arguments_number(arguments, CORE_COUNT, 3000000),
         .in_flight = arguments_number(arguments, CORE_IN_FLIGHT, 0),
-        .random_acks = values[CORE_RANDOM].set};
-    TRY(bench_core_run(&settings, &result));
+        .random_acks = values[CORE_RANDOM].set,
+        .progress = &progress};
+    progress_begin(&progress, "changing", settings.count);
+    err_t err = bench_core_run(&settings, &result);
+    progress_done(&progress);
+    TRY(err);
     print_core(&settings, &result);
     return NULL;
 }

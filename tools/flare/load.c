@@ -325,6 +325,10 @@ static err_t run_loop(struct load *load)
         for (int i = 0; i < count && !load->done; i++) {
             TRY(handle(load, &events[i]));
         }
+        if (load->options->progress != NULL) {
+            progress_step(load->options->progress,
+                          load->options->driver->count(load->options->user));
+        }
     }
     return NULL;
 }

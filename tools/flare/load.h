@@ -12,6 +12,7 @@
 
 #include "broker/base/err.h"
 #include "broker/base/span.h"
+#include "tools/flare/progress.h"
 
 enum { LOAD_CONNECTIONS_MAX = 4096, LOAD_KINDS = 2 };
 
@@ -47,6 +48,8 @@ struct load_driver {
     err_t (*reply)(void *user, uint32_t connection, struct span reply);
     /* Whether the work is done, whatever other connections still wait for. */
     bool (*done)(void *user);
+    /* How many messages are done. */
+    uint64_t (*count)(void *user);
 };
 
 struct load_options {
@@ -55,7 +58,8 @@ struct load_options {
     uint32_t connections;
     const struct load_driver *driver;
     void *user;
-    uint64_t timeout_ms; /* without any reply: an error */
+    uint64_t timeout_ms;       /* without any reply: an error */
+    struct progress *progress; /* where messages are counted; may be NULL */
 };
 
 struct load_result {
