@@ -90,6 +90,10 @@ static void print_ready(const struct node *node)
     buf_init(&line, READY_LINE_MAX);
     buf_printf(&line, "{\"http\":");
     json_put_string(&line, span_text(node_http_address(node)));
+    if (node_wire_address(node)[0] != '\0') {
+        buf_printf(&line, ",\"wire\":");
+        json_put_string(&line, span_text(node_wire_address(node)));
+    }
     buf_printf(&line, ",\"data\":");
     json_put_string(&line, span_text(node_data(node)));
     buf_printf(&line, ",\"pid\":%ld}\n", (long)getpid());
@@ -109,8 +113,9 @@ static void announce(const struct program *program, const struct config *config)
 {
     LOG_INFO("flared started", LOG_TEXT("version", FLARE_VERSION),
              LOG_TEXT("http", node_http_address(program->node)),
+             LOG_TEXT("wire", node_wire_address(program->node)),
              LOG_TEXT("data", node_data(program->node)), LOG_U64("pid", (uint64_t)getpid()));
-    if (config->ephemeral || ends_with(config->http, ":0")) {
+    if (config->ephemeral || ends_with(config->http, ":0") || ends_with(config->wire, ":0")) {
         print_ready(program->node);
     }
 }

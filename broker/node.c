@@ -13,6 +13,7 @@
 #include "broker/http/api.h"
 #include "broker/http/server.h"
 #include "broker/metrics/metrics.h"
+#include "broker/session/session.h"
 #include "broker/volume/router_create.h"
 #include "broker/volume/volume.h"
 
@@ -30,6 +31,7 @@ struct node {
     struct router *router;
     struct api *api;
     struct http_server *server;
+    struct session_server *sessions;
     uv_async_t wake;
     uv_timer_t due;
     uv_prepare_t before_wait;
@@ -45,6 +47,8 @@ static void node_on_due(uv_timer_t *handle);
 static void node_on_before_wait(uv_prepare_t *handle);
 static void node_on_drain(uv_timer_t *handle);
 static void node_on_handle_closed(uv_handle_t *handle);
+static void node_on_http_closed(void *user);
+static void node_on_sessions_closed(void *user);
 
 static void wake(void *context)
 {
@@ -242,6 +246,34 @@ static err_t start_http(struct node *node)
     return http_server_listen(node->server, config->http);
 }
 
+/* The server is there also without a listener, for programs that embed the broker. */
+static err_t start_wire(struct node *node)
+{
+    const struct config *config = node->config;
+    const struct session_options options = {
+        .loop = node->loop,
+        .clock = node->clock,
+        .router = node->router,
+        .metrics = node->metrics,
+        .limits = {.connections_max = config->wire_connections_max,
+                   .frame_size_max = config->wire_frame_size_max,
+                   .window_requests = config->wire_window_requests,
+                   .window_size = config->wire_window_size,
+                   .hello_timeout_ms = config->http_header_timeout_ms,
+                   .write_timeout_ms = config->http_write_timeout_ms,
+                   .message_size_max = config->message_size_max,
+                   .batch_count_max = config->batch_messages_max,
+                   .pull_count_max = config->pull_messages_max,
+                   .pull_size_max = config->pull_size_max,
+                   .wait_max_ms = config->wait_max_ms,
+                   .waiters_max = config->waiters_max},
+        .version = FLARE_VERSION,
+    };
+    TRY(session_server_create(&options, &node->sessions));
+    return strcmp(config->wire, "off") == 0 ? NULL
+                                            : session_server_listen(node->sessions, config->wire);
+}
+
 /* Ends the threads; what they still answer is delivered. */
 static void stop_volumes(struct node *node)
 {
@@ -284,21 +316,36 @@ static void close_handles(struct node *node)
     uv_close((uv_handle_t *)&node->before_wait, node_on_handle_closed);
 }
 
-static void node_on_server_closed(void *user)
+/* Closes the faces one after the other, then what is left. */
+static void close_next(struct node *node)
+{
+    if (node->server != NULL) {
+        http_server_destroy(node->server, node_on_http_closed, node);
+    } else if (node->sessions != NULL) {
+        session_server_destroy(node->sessions, node_on_sessions_closed, node);
+    } else {
+        close_handles(node);
+    }
+}
+
+static void node_on_http_closed(void *user)
 {
     struct node *node = user;
     node->server = NULL;
-    close_handles(node);
+    close_next(node);
+}
+
+static void node_on_sessions_closed(void *user)
+{
+    struct node *node = user;
+    node->sessions = NULL;
+    close_next(node);
 }
 
 static void shut(struct node *node)
 {
     stop_volumes(node);
-    if (node->server != NULL) {
-        http_server_destroy(node->server, node_on_server_closed, node);
-    } else {
-        close_handles(node);
-    }
+    close_next(node);
 }
 
 static void node_on_handle_closed(uv_handle_t *handle)
@@ -344,7 +391,8 @@ static void node_on_before_wait(uv_prepare_t *handle)
 static void node_on_drain(uv_timer_t *handle)
 {
     struct node *node = handle->data;
-    bool busy = http_server_pending(node->server) > 0 || router_pending(node->router) > 0;
+    bool busy = http_server_pending(node->server) > 0 ||
+                session_server_pending(node->sessions) > 0 || router_pending(node->router) > 0;
     if (busy && uv_now(node->loop) < node->drain_end_ms) {
         return;
     }
@@ -380,6 +428,7 @@ err_t node_start(uv_loop_t *loop, const struct config *config, const struct cloc
     TRY_OUT(start_router(node));
     TRY_OUT(reconcile(node));
     TRY_OUT(start_http(node));
+    TRY_OUT(start_wire(node));
     *out = node;
     return NULL;
 out:
@@ -391,6 +440,11 @@ out:
 const char *node_http_address(const struct node *node)
 {
     return http_server_address(node->server);
+}
+
+const char *node_wire_address(const struct node *node)
+{
+    return session_server_address(node->sessions);
 }
 
 const char *node_data(const struct node *node)
@@ -405,6 +459,7 @@ void node_stop(struct node *node, void (*on_stopped)(void *user), void *user)
     api_drain(node->api);
     router_drain(node->router);
     http_server_drain(node->server);
+    session_server_drain(node->sessions);
     node->drain_end_ms = uv_now(node->loop) + node->config->drain_timeout_ms;
     uv_timer_start(&node->drain, node_on_drain, 0, DRAIN_LOOK_MS);
 }

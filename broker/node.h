@@ -17,6 +17,7 @@ err_t node_start(uv_loop_t *loop, const struct config *config, const struct cloc
                  struct node **out) MUST_CHECK;
 
 const char *node_http_address(const struct node *node);
+const char *node_wire_address(const struct node *node); /* "": it does not listen */
 const char *node_data(const struct node *node);
 
 /* Takes nothing new, answers what has begun (config.drain_timeout_ms at most), then closes

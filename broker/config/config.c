@@ -498,6 +498,9 @@ static err_t apply_ephemeral(struct config *config)
     if (config->origins[CONFIG_AT_http] == CONFIG_DEFAULT) {
         TRY(config_set(config, CONFIG_AT_http, span_text("127.0.0.1:0"), "--http"));
     }
+    if (config->origins[CONFIG_AT_wire] == CONFIG_DEFAULT) {
+        TRY(config_set(config, CONFIG_AT_wire, span_text("127.0.0.1:0"), "--wire"));
+    }
     return NULL;
 }
 

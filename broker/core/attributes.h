@@ -5,6 +5,15 @@
 
 #include "broker/base/buf.h"
 
+enum {
+    ATTRIBUTES_COUNT_MAX = 64,
+    ATTRIBUTES_NAME_MAX = 255,
+    ATTRIBUTES_PAIR_SIZE = 4, /* what a pair takes beside name and value */
+};
+
+/* Why a publisher's attribute cannot join those of `encoded`, for people; NULL: it can. */
+const char *attributes_fault(struct span encoded, struct span name, struct span value);
+
 void attributes_add(struct buf *buf, struct span name, struct span value);
 /* Takes the next pair off `rest`; false at the end or when the bytes are not well formed. */
 bool attributes_next(struct span *rest, struct span *name, struct span *value);

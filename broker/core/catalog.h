@@ -13,6 +13,14 @@
 #include "broker/core/command.h"
 #include "broker/core/machine.h"
 
+/* Settings of what is created without saying otherwise. */
+enum {
+    CATALOG_SHARDS_DEFAULT = 4,
+    CATALOG_DEDUP_WINDOW_DEFAULT_MS = 300000,
+    CATALOG_LEASE_DEFAULT_MS = 30000,
+    CATALOG_ATTEMPTS_DEFAULT = 16,
+};
+
 enum catalog_state { CATALOG_NONE, CATALOG_CREATING, CATALOG_ACTIVE, CATALOG_DELETING };
 
 struct catalog_shard {
@@ -89,6 +97,7 @@ struct catalog_change {
     uint32_t volume_count;
     struct topic_settings topic_settings;
     struct sub_settings sub_settings;
+    bool keep_paused; /* CATALOG_SUB_PUT of one that exists: it stays paused, or not, as it is */
     enum start_at start;
     uint64_t start_value;
     bool created; /* out */

@@ -91,7 +91,7 @@ static bool precondition_holds(struct deciding *deciding, const struct catalog_c
 static bool topic_settings_equal(const struct topic_settings *a, const struct topic_settings *b)
 {
     return a->retention_ms == b->retention_ms && a->retention_bytes == b->retention_bytes &&
-           a->dedup_window_ms == b->dedup_window_ms;
+           a->dedup_window_ms == b->dedup_window_ms && a->durability == b->durability;
 }
 
 static bool sub_settings_equal(const struct sub_settings *a, const struct sub_settings *b)
@@ -235,6 +235,9 @@ static err_t sub_put(struct deciding *deciding, struct catalog_change *change)
     }
     deciding->reply->count = sub->id;
     change->changed = sub->state == CATALOG_CREATING;
+    if (change->keep_paused) {
+        change->sub_settings.paused = sub->settings.paused;
+    }
     if (sub_settings_equal(&sub->settings, &change->sub_settings)) {
         return NULL;
     }

@@ -2,8 +2,9 @@
 
 #include "broker/base/bytes.h"
 
-/* Topic: version u8, state u8, name size u16, shard count u32, object version u32, zero u32,
- * created u64, retention u64, retention bytes u64, dedup window u64, name, shards. Shard: id u32,
+/* Topic: version u8, state u8, name size u16, shard count u32, object version u32,
+ * durability u8, zero 3 bytes, created u64, retention u64, retention bytes u64, dedup window u64,
+ * name, shards. Shard: id u32,
  * number u32, volume u16, state u8, zero u8, hash first u64, hash last u64. Sub:   version u8,
  * state u8, name size u16, topic u32, object version u32, start u8, paused u8, ordering u8, mode
  * u8, created u64, start value u64, lease u64, retry delay u64, max attempts u32, max in flight
@@ -51,6 +52,7 @@ void catalog_row_of_topic(const struct catalog_topic *topic, struct buf *out)
     bytes_put_le16(head + 2, (uint16_t)name_size);
     bytes_put_le32(head + 4, topic->shard_count);
     bytes_put_le32(head + 8, topic->version);
+    head[12] = (uint8_t)topic->settings.durability;
     bytes_put_le64(head + 16, topic->created_ms);
     bytes_put_le64(head + 24, topic->settings.retention_ms);
     bytes_put_le64(head + 32, topic->settings.retention_bytes);
@@ -114,8 +116,9 @@ bool catalog_row_read_topic(struct span value, struct catalog_topic *out, struct
     out->settings.retention_ms = bytes_get_le64(head + 24);
     out->settings.retention_bytes = bytes_get_le64(head + 32);
     out->settings.dedup_window_ms = bytes_get_le64(head + 40);
+    out->settings.durability = (enum durability)head[12];
     *shards = span_of(head + head_size, value.size - head_size);
-    return out->shard_count <= CORE_SHARDS_MAX &&
+    return head[12] < DURABILITY_COUNT && out->shard_count <= CORE_SHARDS_MAX &&
            shards->size == (size_t)out->shard_count * CATALOG_SHARD_SIZE && shards_valid(*shards);
 }
 

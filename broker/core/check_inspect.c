@@ -2,6 +2,7 @@
 #include "broker/base/bytes.h"
 #include "broker/core/catalog_row.h"
 #include "broker/core/check_parts.h"
+#include "broker/core/durability.h"
 #include "broker/core/lifecycle.h"
 #include "broker/core/msglog.h"
 #include "broker/core/topic.h"
@@ -76,10 +77,10 @@ static void tell_topic(struct telling *telling, const struct topic *topic)
 {
     TELL(telling,
          "topic %u: %zu shards here, %zu subscriptions, retention %llu ms and %llu bytes, "
-         "idempotency window %llu ms%s",
+         "idempotency window %llu ms, %s%s",
          topic->id, topic->shards.count, topic->subs.count, number(topic->settings.retention_ms),
          number(topic->settings.retention_bytes), number(topic->settings.dedup_window_ms),
-         topic->dropping ? ", being deleted" : "");
+         durability_text(topic->settings.durability), topic->dropping ? ", being deleted" : "");
     for (size_t index = 0; index < topic->shards.count; index++) {
         tell_shard(telling, topic->shards.items[index]);
     }

@@ -24,6 +24,13 @@ enum message_state {
 #include "broker/core/lifecycle.def"
 };
 
+/* When a publish is answered; on disk. */
+enum durability {
+#define DURABILITY(name, number, text, doc) DURABILITY_##name = number,
+#include "broker/core/durability.def"
+    DURABILITY_COUNT
+};
+
 enum {
     CORE_NAME_MAX = 255,
     CORE_KEY_MAX = 2048,
@@ -48,6 +55,7 @@ struct topic_settings {
     uint64_t retention_ms;    /* 0: none by age */
     uint64_t retention_bytes; /* of one shard; 0: none by size */
     uint64_t dedup_window_ms; /* how long an idempotency key is remembered */
+    enum durability durability;
 };
 
 struct shard_place {
@@ -265,8 +273,17 @@ struct reply {
     enum err_code code;
     char detail[160]; /* names the field to blame, or says why */
     uint64_t count;   /* REDRIVE, PURGE, SEEK: messages concerned; TICK: work done */
-    bool early; /* PULL: all it gives was published in earlier commits, so that it may be answered
-                 * before its own: a crash undoes the leases, and their receipts are refused */
+    /* From the machine: it may be answered before its own commit, provided that each earlier
+     * publish of its batch that may be, is too; a crash before the commit undoes what it did.
+     *
+     * PUBLISH: the topic is relaxed. Should the batch have to be applied again without what was
+     * refused in it, each message gets the same sequence, when no others are published before.
+     *
+     * PULL: all it gives was published in earlier commits, or its topic is relaxed. When the leases
+     * are undone, their receipts are refused.
+     *
+     * From a volume: it has been answered so. */
+    bool early;
     uint64_t left; /* PULL: messages at least that another could be given now; 0: perhaps none */
     bool more; /* PEEK, REDRIVE: there may be more after `next`; TICK: work is left; PULL: it looked
                 * at as many messages as one pull may, and there are more */

@@ -4,8 +4,7 @@
 
 #include "broker/base/bytes.h"
 
-enum { ID_SIZE = 12 };
-_Static_assert(ID_SIZE * 2 + 1 == MESSAGE_ID_SIZE, "an id's text fits");
+_Static_assert(MESSAGE_ID_BYTES * 2 + 1 == MESSAGE_ID_SIZE, "an id's text fits");
 
 static const char hexadecimal[] = "0123456789abcdef";
 
@@ -20,12 +19,17 @@ static bool digit_value(uint8_t digit, uint32_t *out)
     return true;
 }
 
+void message_id_encode(uint32_t shard_id, uint64_t sequence, uint8_t out[MESSAGE_ID_BYTES])
+{
+    bytes_put_be32(out, shard_id);
+    bytes_put_be64(out + 4, sequence);
+}
+
 void message_id_format(uint32_t shard_id, uint64_t sequence, char out[MESSAGE_ID_SIZE])
 {
-    uint8_t bytes[ID_SIZE];
-    bytes_put_be32(bytes, shard_id);
-    bytes_put_be64(bytes + 4, sequence);
-    for (size_t at = 0; at < ID_SIZE; at++) {
+    uint8_t bytes[MESSAGE_ID_BYTES];
+    message_id_encode(shard_id, sequence, bytes);
+    for (size_t at = 0; at < MESSAGE_ID_BYTES; at++) {
         *out++ = hexadecimal[bytes[at] >> 4];
         *out++ = hexadecimal[bytes[at] & 15];
     }
@@ -34,11 +38,11 @@ void message_id_format(uint32_t shard_id, uint64_t sequence, char out[MESSAGE_ID
 
 bool message_id_parse(struct span text, uint32_t *shard_id, uint64_t *sequence)
 {
-    uint8_t bytes[ID_SIZE];
+    uint8_t bytes[MESSAGE_ID_BYTES];
     if (text.size != MESSAGE_ID_SIZE - 1) {
         return false;
     }
-    for (size_t at = 0; at < ID_SIZE; at++) {
+    for (size_t at = 0; at < MESSAGE_ID_BYTES; at++) {
         uint32_t high = 0;
         uint32_t low = 0;
         if (!digit_value(text.data[2 * at], &high) || !digit_value(text.data[2 * at + 1], &low)) {

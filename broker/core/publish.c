@@ -181,5 +181,6 @@ err_t messages_publish(struct core *core, const struct command *command, struct 
     for (uint32_t index = 0; index < publish->count; index++) {
         TRY(publish_one(core, topic, &publish->messages[index], &publish->results[index]));
     }
+    reply->early = topic_answers_early(core, topic);
     return NULL;
 }

@@ -2,6 +2,7 @@
 #include "broker/core/delivery.h"
 #include "broker/core/messages.h"
 #include "broker/core/msglog.h"
+#include "broker/core/topic.h"
 
 enum {
     LEFT_LANES_MAX = 64,  /* lanes counted to tell how much is left */
@@ -248,6 +249,6 @@ err_t messages_pull(struct core *core, const struct pull *pull, struct reply *re
     }
     reply->left = count_left(sub);
     reply->more = pulling.looks >= LOOKS_MAX;
-    reply->early = pulling.taken > 0 && !pulling.fresh;
+    reply->early = pulling.taken > 0 && (!pulling.fresh || topic_answers_early(core, sub->topic));
     return NULL;
 }

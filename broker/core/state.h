@@ -27,6 +27,8 @@ struct topic {
     uint32_t id;
     bool dropping;
     struct topic_settings settings;
+    uint64_t
+        put_batch; /* the batch that last changed settings or shards; 0: none since the start */
     struct array shards; /* in order of id */
     struct array subs;   /* in order of id */
     struct list_link dropping_link;

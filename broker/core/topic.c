@@ -9,12 +9,13 @@
 #include "broker/core/release.h"
 #include "broker/core/retention.h"
 
-/* TOPIC:    topic u32 -> version u8, dropping u8, zero u16, retention u64, retention bytes u64,
- * dedup window u64 SHARD:    shard u32 -> version u8, zero 3 bytes, topic u32, number u32, zero
- * u32, hash first u64, hash last u64, next u64, retained from u64, retained bytes u64 SUB:      sub
- * u32 -> version u8, flags u8, ordering u8, mode u8, topic u32, lease u64, retry delay u64, max
- * attempts u32, max in flight u32 DELIVERY: sub u32, shard u32 -> version u8, zero 3 bytes, epoch
- * u32, grant u32, zero u32, cursor u64, then u64 counts of leased, scheduled, ready, blocked, dead
+/* TOPIC:    topic u32 -> version u8, dropping u8, durability u8, zero u8, retention u64, retention
+ * bytes u64, dedup window u64 SHARD:    shard u32 -> version u8, zero 3 bytes, topic u32, number
+ * u32, zero u32, hash first u64, hash last u64, next u64, retained from u64, retained bytes u64
+ * SUB:      sub u32 -> version u8, flags u8, ordering u8, mode u8, topic u32, lease u64, retry
+ * delay u64, max attempts u32, max in flight u32 DELIVERY: sub u32, shard u32 -> version u8, zero 3
+ * bytes, epoch u32, grant u32, zero u32, cursor u64, then u64 counts of leased, scheduled, ready,
+ * blocked, dead
  */
 enum {
     ROW_VERSION = 1,
@@ -30,6 +31,11 @@ bool topic_retains(const struct topic *topic)
 {
     return !topic->dropping &&
            (topic->settings.retention_ms != 0 || topic->settings.retention_bytes != 0);
+}
+
+bool topic_answers_early(const struct core *core, const struct topic *topic)
+{
+    return topic->settings.durability == DURABILITY_RELAXED && topic->put_batch != core->batch;
 }
 
 uint64_t topic_shard_floor(const struct shard *shard)
@@ -62,7 +68,7 @@ void topic_mark_lane(struct core *core, struct lane *lane)
 static err_t topic_write(struct core *core, const struct topic *topic)
 {
     uint8_t key[4];
-    uint8_t value[TOPIC_SIZE] = {ROW_VERSION, topic->dropping};
+    uint8_t value[TOPIC_SIZE] = {ROW_VERSION, topic->dropping, (uint8_t)topic->settings.durability};
     bytes_put_be32(key, topic->id);
     bytes_put_le64(value + 4, topic->settings.retention_ms);
     bytes_put_le64(value + 12, topic->settings.retention_bytes);
@@ -221,6 +227,7 @@ static err_t place_shard(struct core *core, struct topic *topic, const struct sh
         return NULL;
     }
     TRY(shard_add(core, topic, place->shard_id, &shard));
+    topic->put_batch = core->batch;
     shard->number = place->number;
     shard->hash_first = place->hash_first;
     shard->hash_last = place->hash_last;
@@ -258,7 +265,7 @@ static err_t change_retention(struct core *core, struct topic *topic, bool retai
 static bool topic_settings_equal(const struct topic_settings *a, const struct topic_settings *b)
 {
     return a->retention_ms == b->retention_ms && a->retention_bytes == b->retention_bytes &&
-           a->dedup_window_ms == b->dedup_window_ms;
+           a->dedup_window_ms == b->dedup_window_ms && a->durability == b->durability;
 }
 
 /* Each start puts every topic and subscription again: what is as it was is not written, so that a
@@ -277,6 +284,7 @@ err_t topic_put(struct core *core, const struct topic_put *put, struct reply *re
     bool retained = topic_retains(topic);
     if (created || !topic_settings_equal(&topic->settings, &put->settings)) {
         topic->settings = put->settings;
+        topic->put_batch = core->batch;
         TRY(topic_write(core, topic));
     }
     for (uint32_t index = 0; index < put->shard_count; index++) {
@@ -549,8 +557,12 @@ out:
 static err_t load_topic(struct core *core, uint32_t id, const uint8_t *value)
 {
     struct topic *topic = NULL;
+    if (value[2] >= DURABILITY_COUNT) {
+        return ERR(CORRUPT, "topic %u has durability %u", id, value[2]);
+    }
     TRY(topic_add(core, id, &topic));
     topic->dropping = value[1] != 0;
+    topic->settings.durability = (enum durability)value[2];
     topic->settings.retention_ms = bytes_get_le64(value + 4);
     topic->settings.retention_bytes = bytes_get_le64(value + 12);
     topic->settings.dedup_window_ms = bytes_get_le64(value + 20);

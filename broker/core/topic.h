@@ -13,6 +13,9 @@ err_t topic_sub_drop(struct core *core, uint32_t sub_id) MUST_CHECK;
 /* One step of removing what has been dropped. `worked` false: nothing is being removed. */
 err_t topic_drop_step(struct core *core, bool *worked) MUST_CHECK;
 
+/* Whether what this batch does to the topic's messages may be answered before its commit: not in a
+ * batch that puts the topic, which may have to be applied again without what came before. */
+bool topic_answers_early(const struct core *core, const struct topic *topic);
 /* Whether retention keeps messages that no subscription needs. */
 bool topic_retains(const struct topic *topic);
 /* The first sequence from which on every message of the shard is still there. */

@@ -7,6 +7,7 @@
 #include "broker/core/receipt.h"
 #include "broker/http/api_request.h"
 #include "broker/http/text.h"
+#include "broker/volume/router_count.h"
 
 /* What surrounds a message in an answer, roughly: the buffer is reserved once instead of doubling.
  */
@@ -70,18 +71,16 @@ static void answer_pulled(struct pull_request *pull)
     out_map(&out);
     out_name(&out, "messages");
     out_array(&out);
-    uint64_t delivered = 0;
     const struct reply *reply = NULL;
     while ((reply = router_reply_next(operation, reply)) != NULL) {
         uint32_t count = reply_delivery_count(reply);
-        delivered += count;
         for (uint32_t index = 0; index < count; index++) {
             delivery_print(&out, pull->sub_id, reply, reply_delivery(reply, index));
         }
     }
     out_end(&out);
     out_end(&out);
-    metrics_add(&request->api->options.metrics->messages_delivered_total, delivered);
+    (void)router_count_delivered(operation, request->api->options.metrics);
     api_answer(request, 200, &buf);
 }
 
@@ -193,12 +192,6 @@ static void answer_settled(struct settle_request *settle)
     api_answer(settle->request, 200, &buf);
 }
 
-/* A message that is gone altogether has no lease either. */
-static enum err_code settle_code(enum err_code code)
-{
-    return code == ERR_NOT_FOUND ? ERR_LEASE_LOST : code;
-}
-
 static void answer_unsettled(struct settle_request *settle, enum err_code code, uint32_t failed)
 {
     const struct router_settle *operation = &settle->settle;
@@ -220,7 +213,7 @@ static void answer_unsettled(struct settle_request *settle, enum err_code code, 
         struct span receipt;
         sound = reader_str(&reader, &receipt);
         assert(sound);
-        enum err_code one = settle_code(operation->results[index]);
+        enum err_code one = operation->results[index];
         out_map(&out);
         out_field_span(&out, "receipt", receipt);
         out_field_text(&out, "code", one == ERR_NONE ? "ok" : err_slug(one));
@@ -230,38 +223,21 @@ static void answer_unsettled(struct settle_request *settle, enum err_code code, 
     api_problem_end(settle->request, code, &buf, &out);
 }
 
-static void count_settled(const struct settle_request *settle, uint32_t failed)
-{
-    struct metrics *metrics = settle->request->api->options.metrics;
-    _Atomic uint64_t *const counters[] = {
-        [ROUTER_ACK] = &metrics->messages_acknowledged_total,
-        [ROUTER_NACK] = &metrics->messages_nacked_total,
-        [ROUTER_EXTEND] = &metrics->leases_extended_total,
-    };
-    metrics_add(counters[settle->settle.kind], settle->settle.count - failed);
-    metrics_add(&metrics->receipts_refused_total, failed);
-}
-
 static void settle_on_done(struct router_operation *operation)
 {
     struct settle_request *settle = operation->user;
     enum err_code code = operation->result.code;
-    enum err_code first = ERR_NONE;
-    uint32_t failed = 0;
-    for (uint32_t index = 0; index < settle->settle.count; index++) {
-        enum err_code one = settle_code(settle->settle.results[index]);
-        failed += one != ERR_NONE;
-        first = first == ERR_NONE ? one : first;
-    }
     if (code != ERR_NONE && code != ERR_LEASE_LOST) {
         api_problem(settle->request, code, operation->result.detail);
+        return;
+    }
+    enum err_code first = ERR_NONE;
+    uint32_t failed =
+        router_count_settled(&settle->settle, settle->request->api->options.metrics, &first);
+    if (failed > 0) {
+        answer_unsettled(settle, first, failed);
     } else {
-        count_settled(settle, failed);
-        if (failed > 0) {
-            answer_unsettled(settle, first, failed);
-        } else {
-            answer_settled(settle);
-        }
+        answer_settled(settle);
     }
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "broker/base/text.h"
 #include "broker/core/catalog.h"
 #include "broker/http/json.h"
 
@@ -224,8 +225,8 @@ static err_t read_text(struct in_place place, const struct in_field *field,
     if (field->kind == IN_KIND_NAME && !catalog_name_valid(item->bytes)) {
         return refuse(place, field_name(field), "must match [A-Za-z0-9._-]{1,255}");
     }
-    enum json_class found = json_classify(item->bytes);
-    if (found == JSON_BINARY || (found == JSON_LINES && field->kind != IN_KIND_NOTE)) {
+    enum text_class found = text_classify(item->bytes);
+    if (found == TEXT_BINARY || (found == TEXT_LINES && field->kind != IN_KIND_NOTE)) {
         return refuse(place, field_name(field), "must be UTF-8 without control characters");
     }
     return NULL;
@@ -360,7 +361,7 @@ static err_t read_field(struct reader *reader, enum in_row document, struct in_p
     }
     const struct in_field *field = find_field(&api_in_fields[document + 1], name);
     if (field == NULL) {
-        return refuse(place, json_classify(name) == JSON_PLAIN ? name : span_text("?"),
+        return refuse(place, text_classify(name) == TEXT_PLAIN ? name : span_text("?"),
                       "there is no such field");
     }
     uint32_t index = (uint32_t)(field - &api_in_fields[document]);

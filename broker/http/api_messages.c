@@ -6,48 +6,16 @@
 #include <stdio.h>
 #include <strings.h>
 
+#include "broker/base/text.h"
 #include "broker/core/attributes.h"
+#include "broker/core/durability.h"
 #include "broker/core/message_id.h"
 #include "broker/http/api_request.h"
 #include "broker/http/json.h"
 #include "broker/http/text.h"
-
-enum { ATTRIBUTES_COUNT_MAX = 64, ATTRIBUTE_NAME_MAX = 255, PAIR_OVERHEAD = 4 };
+#include "broker/volume/router_count.h"
 
 /* ---- attributes ----------------------------------------------------------------------------- */
-
-static bool attribute_name_valid(struct span name)
-{
-    for (size_t at = 0; at < name.size; at++) {
-        uint8_t byte = name.data[at];
-        if (!islower(byte) && !isdigit(byte) && byte != '.' && byte != '_' && byte != '-') {
-            return false;
-        }
-    }
-    return name.size > 0 && name.size <= ATTRIBUTE_NAME_MAX;
-}
-
-/* Why an attribute cannot join those of `encoded`; NULL: it can. */
-static const char *attribute_fault(const struct buf *encoded, struct span name, struct span value)
-{
-    char text[ATTRIBUTE_NAME_MAX + 1];
-    struct span present;
-    if (!attribute_name_valid(name)) {
-        return "attribute names match [a-z0-9._-]{1,255}";
-    }
-    if (json_classify(value) != JSON_PLAIN) {
-        return "attribute values are UTF-8 without control characters";
-    }
-    memcpy(text, name.data, name.size);
-    text[name.size] = '\0';
-    if (attributes_find(buf_span(encoded), text, &present)) {
-        return "an attribute is given twice";
-    }
-    if (encoded->size + PAIR_OVERHEAD + name.size + value.size > CORE_ATTRIBUTES_MAX) {
-        return "the attributes take more than 32 KiB";
-    }
-    return NULL;
-}
 
 /* A buf over memory of the request: it never grows, so it needs no release. */
 static err_t attributes_begin(struct api_request *request, size_t size, struct buf *out)
@@ -103,7 +71,7 @@ static err_t header_text(const char *name, struct span value, enum in_row row)
         return ERR(INVALID, "%s: must have between %llu and %llu bytes", name,
                    (unsigned long long)bounds->min, (unsigned long long)bounds->max);
     }
-    if (json_classify(value) != JSON_PLAIN) {
+    if (text_classify(value) != TEXT_PLAIN) {
         return ERR(INVALID, "%s: must be UTF-8 without control characters", name);
     }
     return NULL;
@@ -136,7 +104,8 @@ static err_t add_attribute(struct api_request *request, struct buf *encoded,
     if (skipped > 0 && (strcmp(lower, "content-type") == 0 || strcmp(lower, "traceparent") == 0)) {
         return ERR(INVALID, "Flare-Attr-%s: the header %s says this", lower, lower);
     }
-    const char *fault = attribute_fault(encoded, span_of(lower, name.size), header->value);
+    const char *fault =
+        attributes_fault(buf_span(encoded), span_of(lower, name.size), header->value);
     if (fault != NULL) {
         return ERR(INVALID, "%.*s: %s", (int)header->name.size, (const char *)header->name.data,
                    fault);
@@ -194,7 +163,7 @@ static err_t read_headers(struct api_request *request, struct message_in *messag
         size += exchange->headers[index].name.size + exchange->headers[index].value.size;
     }
     struct buf attributes = {.data = NULL};
-    TRY(attributes_begin(request, size + PAIR_OVERHEAD * (size_t)exchange->header_count,
+    TRY(attributes_begin(request, size + ATTRIBUTES_PAIR_SIZE * (size_t)exchange->header_count,
                          &attributes));
     uint32_t seen = 0;
     for (uint32_t index = 0; index < exchange->header_count; index++) {
@@ -226,40 +195,19 @@ static void put_result(struct out *out, const struct publish_result *result)
     out_field_u64(out, "sequence", result->sequence);
 }
 
-/* Repeated messages were published before, with the answer they got then. */
-static void count_published(const struct api_request *request, const struct router_publish *publish)
-{
-    struct metrics *metrics = request->api->options.metrics;
-    uint64_t published = 0;
-    uint64_t replayed = 0;
-    uint64_t size = 0;
-    for (uint32_t index = 0; index < publish->count; index++) {
-        const struct publish_result *result = &publish->results[index];
-        if (result->code == ERR_NONE && result->replayed) {
-            replayed++;
-        } else if (result->code == ERR_NONE) {
-            published++;
-            size += publish->messages[index].body.size;
-        }
-    }
-    metrics_add(&metrics->messages_published_total, published);
-    metrics_add(&metrics->messages_published_bytes_total, size);
-    metrics_add(&metrics->messages_deduplicated_total, replayed);
-}
-
 static void publish_on_done(struct router_operation *operation)
 {
     struct publish_request *publish = operation->user;
     struct api_request *request = publish->request;
     const struct publish_result *result = &publish->result;
     if (operation->result.code == ERR_NONE && result->code == ERR_NONE) {
-        count_published(request, &publish->publish);
+        router_count_published(&publish->publish, request->api->options.metrics);
         struct buf buf;
         struct out out;
         api_answer_begin(request, &buf, &out);
         out_map(&out);
         put_result(&out, result);
-        out_field_text(&out, "durability", "synced");
+        out_field_text(&out, "durability", durability_text(publish->publish.durability));
         out_end(&out);
         if (result->replayed) {
             http_response_header(request->exchange, "Idempotent-Replayed", span_text("true"));
@@ -321,14 +269,14 @@ static err_t batch_attributes(struct api_request *request, struct span document,
                    ATTRIBUTES_COUNT_MAX);
     }
     struct buf encoded = {.data = NULL};
-    TRY(attributes_begin(request, document.size + PAIR_OVERHEAD * (size_t)count, &encoded));
+    TRY(attributes_begin(request, document.size + ATTRIBUTES_PAIR_SIZE * (size_t)count, &encoded));
     for (uint32_t pair = 0; pair < count; pair++) {
         struct span name;
         struct span value;
         if (!reader_str(&reader, &name) || !reader_str(&reader, &value)) {
             return ERR(INVALID, "messages[%u].attributes: must be text", index);
         }
-        const char *fault = attribute_fault(&encoded, name, value);
+        const char *fault = attributes_fault(buf_span(&encoded), name, value);
         if (fault != NULL) {
             return ERR(INVALID, "messages[%u].attributes: %s", index, fault);
         }
@@ -443,11 +391,11 @@ static void batch_on_done(struct router_operation *operation)
         batch_print(&out, publish, 0);
         api_problem_end(request, code, &buf, &out);
     } else {
-        count_published(request, publish);
+        router_count_published(publish, request->api->options.metrics);
         api_answer_begin(request, &buf, &out);
         out_map(&out);
         batch_print(&out, publish, published);
-        out_field_text(&out, "durability", "synced");
+        out_field_text(&out, "durability", durability_text(publish->durability));
         out_end(&out);
         api_answer(request, published == publish->count ? 201 : 207, &buf);
     }

@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "broker/base/bytes.h"
+#include "broker/base/text.h"
 #include "broker/core/attributes.h"
 #include "broker/http/json.h"
 #include "broker/wire/writer.h"
@@ -237,7 +238,7 @@ void out_field_body(struct out *out, struct span body)
         out_name(out, "body");
         begin_element(out);
         writer_bin(out->buf, body);
-    } else if (json_classify(body) != JSON_BINARY) {
+    } else if (text_classify(body) != TEXT_BINARY) {
         out_field_span(out, "body", body);
     } else {
         out_name(out, "body_base64");

@@ -195,17 +195,13 @@ static err_t change_start(struct sub_change *change)
                                                       .start_value = change->start_value}};
     TRY(api_read_conditions(request, sub == NULL ? 0 : sub->version, &configure->change));
     change->conditional = configure->change.has_version || configure->change.create_only;
-    if (sub == NULL) {
-        configure->change.create_only = true;
+    if (change->put) {
+        configure->change.keep_paused = true;
     } else {
         configure->change.has_version = true;
         configure->change.version = sub->version;
-        if (change->put) {
-            configure->change.sub_settings.paused = sub->settings.paused;
-        } else {
-            configure->change.sub_settings = sub->settings;
-            configure->change.sub_settings.paused = change->paused;
-        }
+        configure->change.sub_settings = sub->settings;
+        configure->change.sub_settings.paused = change->paused;
     }
     change->tries++;
     api_operation(request, &configure->operation, change_on_done);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "broker/base/log.h"
+#include "broker/core/durability.h"
 #include "broker/http/api_request.h"
 
 /* ---- status --------------------------------------------------------------------------------- */
@@ -60,7 +61,7 @@ err_t api_status_get(struct api_request *request)
     out_field_time(&out, "started_at", "started_ms", api->started_ms);
     out_field_u64(&out, "uptime_ms", (clock_mono_us(api->clock) - api->started_us) / 1000);
     out_field_text(&out, "state", api->stopping ? "stopping" : "running");
-    out_field_text(&out, "durability", "synced");
+    out_field_text(&out, "durability", durability_text(DURABILITY_SYNCED));
     out_field_u64(&out, "topics", counts.topics);
     out_field_u64(&out, "subscriptions", counts.subs);
     out_field_u64(&out, "waiting_pulls", router_waiting(api->router));

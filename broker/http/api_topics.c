@@ -1,6 +1,7 @@
 /* Topics: create, show, list, delete. */
 #include <stdio.h>
 
+#include "broker/core/durability.h"
 #include "broker/http/api_request.h"
 
 static const char *state_text(enum catalog_state state)
@@ -43,7 +44,7 @@ static void topic_print(struct out *out, const struct catalog_topic *topic)
         out_end(out);
     }
     out_field_u64(out, "idempotency_window_ms", settings->dedup_window_ms);
-    out_field_text(out, "durability", "synced");
+    out_field_text(out, "durability", durability_text(settings->durability));
     out_field_u64(out, "subscriptions", topic->sub_count);
     out_field_time(out, "created_at", "created_ms", topic->created_ms);
     out_end(out);
@@ -122,6 +123,14 @@ static err_t read_retention(struct span document, struct topic_settings *setting
     return NULL;
 }
 
+static err_t read_durability(const struct in_value *value, struct topic_settings *settings)
+{
+    if (value->given && !durability_read(value->span, &settings->durability)) {
+        return ERR(INVALID, "durability: must be \"synced\" or \"relaxed\"");
+    }
+    return NULL;
+}
+
 err_t api_topic_put(struct api_request *request)
 {
     struct in_value values[IN_VALUES_MAX];
@@ -136,6 +145,7 @@ err_t api_topic_put(struct api_request *request)
     if (values[IN(topic, retention)].given) {
         TRY(read_retention(values[IN(topic, retention)].span, &change->topic_settings));
     }
+    TRY(read_durability(&values[IN(topic, durability)], &change->topic_settings));
     const struct catalog_topic *topic =
         catalog_topic(router_catalog(request->api->router), request->topic);
     TRY(api_read_conditions(request, topic == NULL ? 0 : topic->version, change));

@@ -485,7 +485,7 @@ void http_conn_accept(struct http_server *server)
     server->counters.connections_total++;
     conn_enter(conn, HTTP_STEP_IDLE);
     bool is_over = server->open_count >= server->options.limits.connections_max;
-    rc = uv_accept((uv_stream_t *)&server->listener, conn_stream(conn));
+    rc = uv_accept((uv_stream_t *)&server->listener.tcp, conn_stream(conn));
     if (rc == 0 && is_over) {
         conn_turn_away(conn);
         return;

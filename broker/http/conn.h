@@ -11,6 +11,7 @@
 #include "broker/base/list.h"
 #include "broker/http/parse.h"
 #include "broker/http/server.h"
+#include "broker/net/listener.h"
 
 enum {
     HTTP_READ_SIZE = 24 * 1024,   /* one read buffer for all connections of a server */
@@ -24,7 +25,6 @@ enum {
     HTTP_SLOTS_KEPT = 256,      /* free slots kept */
     HTTP_ARENA_KEEP = 4 * 1024, /* arena memory a free slot keeps */
     HTTP_ANSWER_HEAD_MAX = 64 * 1024,
-    HTTP_LISTEN_BACKLOG = 1024,
     HTTP_KEEPALIVE_S = 30, /* TCP keep-alive: finds clients that vanished without a word */
     HTTP_DATE_SIZE = 30,   /* "Sun, 06 Nov 1994 08:49:37 GMT", terminated */
 };
@@ -81,10 +81,8 @@ struct http_conn {
 
 struct http_server {
     struct http_server_options options;
-    uv_tcp_t listener;
+    struct net_listener listener;
     uv_timer_t timer;
-    bool has_listener; /* http_server_listen was called */
-    bool is_listening; /* and its handle is open */
     bool is_draining;
     bool is_destroyed;
     bool has_timer;
@@ -101,7 +99,6 @@ struct http_server {
     struct http_counters counters;
     uint64_t date_s;
     char date[HTTP_DATE_SIZE];
-    char address[80];
     void (*on_closed)(void *user);
     void *closed_user;
 };

@@ -17,14 +17,6 @@ enum { JSON_DEPTH_MAX = 16 };
  * budget is used up. */
 err_t json_to_msgpack(struct span text, struct buf *out) MUST_CHECK;
 
-/* What bytes are, as text. */
-enum json_class {
-    JSON_BINARY, /* not UTF-8, or with control characters */
-    JSON_LINES,  /* UTF-8 with tabs, line feeds or carriage returns */
-    JSON_PLAIN,  /* UTF-8 without control characters */
-};
-enum json_class json_classify(struct span bytes);
-
 /* The bytes as a string in quotes; what is not UTF-8 becomes U+FFFD. */
 void json_put_string(struct buf *out, struct span bytes);
 

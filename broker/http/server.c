@@ -2,9 +2,6 @@
 #include "broker/http/server.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <netdb.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -12,9 +9,7 @@
 #include "broker/base/log.h"
 #include "broker/http/conn.h"
 
-static void server_on_connection(uv_stream_t *listener, int status);
 static void server_on_timer(uv_timer_t *timer);
-static void server_on_listener_closed(uv_handle_t *handle);
 static void server_on_timer_closed(uv_handle_t *handle);
 
 /* ---- create --------------------------------------------------------------------------------- */
@@ -45,18 +40,6 @@ static void server_set_timeouts(struct http_server *server)
     }
 }
 
-/* libuv writes with write(2), which kills the process when the peer has gone, unless the signal is
- * ignored. Only the default is replaced: a program that embeds the broker and handles the signal
- * keeps its handler. */
-static void server_ignore_sigpipe(void)
-{
-    struct sigaction action;
-    if (sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_DFL) {
-        action.sa_handler = SIG_IGN;
-        (void)sigaction(SIGPIPE, &action, NULL);
-    }
-}
-
 err_t http_server_create(const struct http_server_options *options, struct http_server **out)
 {
     assert(options->on_request != NULL);
@@ -69,7 +52,7 @@ err_t http_server_create(const struct http_server_options *options, struct http_
         free(read_buffer);
         return ERR(MEMORY, "no memory for the HTTP server");
     }
-    server_ignore_sigpipe();
+    net_ignore_sigpipe();
     server->options = *options;
     server->read_buffer = read_buffer;
     server_set_timeouts(server);
@@ -84,114 +67,12 @@ err_t http_server_create(const struct http_server_options *options, struct http_
 
 /* ---- listen --------------------------------------------------------------------------------- */
 
-/* Splits "host:port" or "[IPv6]:port" into terminated texts. */
-static err_t server_split_address(const char *address, char host[256], char port[6])
+static void server_on_listener_closed(struct net_listener *listener)
 {
-    const char *colon = strrchr(address, ':');
-    if (colon == NULL || colon == address) {
-        return ERR(INVALID, "%s is not HOST:PORT", address);
-    }
-    const char *begin = address;
-    const char *end = colon;
-    if (begin[0] == '[') {
-        begin++;
-        end--;
-        if (end < begin || end[0] != ']') {
-            return ERR(INVALID, "%s is not [IPV6]:PORT", address);
-        }
-    }
-    size_t size = (size_t)(end - begin);
-    size_t port_size = strlen(colon + 1);
-    bool is_port = port_size >= 1 && port_size <= 5 && strspn(colon + 1, "0123456789") == port_size;
-    if (size == 0 || size > 255 || !is_port || strtol(colon + 1, NULL, 10) > 65535) {
-        return ERR(INVALID, "%s is not HOST:PORT with a port of 0 to 65535", address);
-    }
-    memcpy(host, begin, size);
-    host[size] = '\0';
-    memcpy(port, colon + 1, port_size + 1);
-    return NULL;
+    http_server_on_handle_closed(container_of(listener, struct http_server, listener));
 }
 
-static err_t server_name_address(struct http_server *server)
-{
-    struct sockaddr_storage bound = {0};
-    int size = sizeof bound;
-    int rc = uv_tcp_getsockname(&server->listener, (struct sockaddr *)&bound, &size);
-    if (rc != 0) {
-        return ERR(IO, "address of the listener: %s", uv_strerror(rc));
-    }
-    char host[64];
-    char port[6];
-    rc = getnameinfo((struct sockaddr *)&bound, (socklen_t)size, host, sizeof host, port,
-                     sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
-    if (rc != 0) {
-        return ERR(IO, "address of the listener: %s", gai_strerror(rc));
-    }
-    snprintf(server->address, sizeof server->address,
-             bound.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
-    return NULL;
-}
-
-static err_t server_bind(struct http_server *server, const char *address)
-{
-    char host[256];
-    char port[6];
-    TRY(server_split_address(address, host, port));
-    struct addrinfo wanted = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-    struct addrinfo *found = NULL;
-    int rc = getaddrinfo(host, port, &wanted, &found);
-    if (rc != 0) {
-        return ERR(INVALID, "%s: %s", address, gai_strerror(rc));
-    }
-    rc = uv_tcp_bind(&server->listener, found->ai_addr, 0);
-    freeaddrinfo(found);
-    if (rc == 0) {
-        rc = uv_listen((uv_stream_t *)&server->listener, HTTP_LISTEN_BACKLOG, server_on_connection);
-    }
-    if (rc != 0) {
-        return ERR(IO, "listen on %s: %s", address, uv_strerror(rc));
-    }
-    return NULL;
-}
-
-static void server_stop_listening(struct http_server *server)
-{
-    if (server->is_listening) {
-        server->is_listening = false;
-        uv_close((uv_handle_t *)&server->listener, server_on_listener_closed);
-    }
-}
-
-static void server_on_listener_closed(uv_handle_t *handle)
-{
-    http_server_on_handle_closed(container_of(handle, struct http_server, listener));
-}
-
-err_t http_server_listen(struct http_server *server, const char *address)
-{
-    err_t err = NULL;
-    assert(!server->has_listener);
-    assert(!server->is_draining);
-    server->has_listener = true;
-    int rc = uv_tcp_init(server->options.loop, &server->listener);
-    assert(rc == 0); /* opens no socket yet */
-    server->is_listening = true;
-    server->handle_count++;
-    TRY_OUT(server_bind(server, address));
-    TRY_OUT(server_name_address(server));
-out:
-    if (err != NULL) {
-        server_stop_listening(server);
-    }
-    return err;
-}
-
-const char *http_server_address(const struct http_server *server)
-{
-    return server->address;
-}
-
-static void server_on_connection(uv_stream_t *listener, int status)
+static void server_on_connection(struct net_listener *listener, int status)
 {
     struct http_server *server = container_of(listener, struct http_server, listener);
     if (status != 0) {
@@ -206,6 +87,25 @@ static void server_on_connection(uv_stream_t *listener, int status)
         server->has_timer = true;
         uv_timer_start(&server->timer, server_on_timer, HTTP_TICK_MS, HTTP_TICK_MS);
     }
+}
+
+err_t http_server_listen(struct http_server *server, const char *address)
+{
+    assert(!server->is_draining);
+    server->listener.on_connection = server_on_connection;
+    server->listener.on_closed = server_on_listener_closed;
+    server->handle_count++;
+    err_t err = net_listen(&server->listener, server->options.loop, address);
+    if (err != NULL) {
+        net_listener_close(&server->listener);
+        return err_passed(err, __func__);
+    }
+    return NULL;
+}
+
+const char *http_server_address(const struct http_server *server)
+{
+    return server->listener.address;
 }
 
 /* ---- time ----------------------------------------------------------------------------------- */
@@ -273,7 +173,7 @@ static void server_close_all(struct http_server *server, enum http_step step)
 void http_server_drain(struct http_server *server)
 {
     server->is_draining = true;
-    server_stop_listening(server);
+    net_listener_close(&server->listener);
     server_close_all(server, HTTP_STEP_IDLE);
 }
 
@@ -294,7 +194,7 @@ void http_server_destroy(struct http_server *server, void (*on_closed)(void *use
     server->is_draining = true;
     server->on_closed = on_closed;
     server->closed_user = user;
-    server_stop_listening(server);
+    net_listener_close(&server->listener);
     for (size_t step = 0; step < HTTP_STEP_CLOSING; step++) {
         server_close_all(server, (enum http_step)step);
     }

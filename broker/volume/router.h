@@ -49,7 +49,8 @@ struct router_operation {
 /* Publishes. `messages[i].shard_id` is chosen by the router from `key`, else from the idempotency
  * key, else round robin; the caller fills the rest, `payload_hash` included (router_payload_hash).
  * result.code tells of the whole (NOT_FOUND, NOT_ATOMIC ...); when it is NONE or ABORTED, `results`
- * tell of each message. */
+ * tell of each message, and `durability` of how safe those that were published are now: RELAXED
+ * when any was answered before its commit. */
 struct router_publish {
     struct router_operation operation;
     struct span topic;
@@ -57,7 +58,10 @@ struct router_publish {
     struct message_in *messages;
     uint32_t count;
     struct publish_result *results; /* the caller's, `count` of them */
+    enum durability durability;     /* out */
 };
+
+#define ROUTER_WAIT_FOR_EVER UINT64_MAX
 
 struct router_pull {
     struct router_operation operation;
@@ -66,7 +70,7 @@ struct router_pull {
     uint32_t max;
     uint32_t size_max;
     uint64_t lease_ms; /* 0: the subscription's */
-    uint64_t wait_ms;  /* 0: answer at once */
+    uint64_t wait_ms;  /* 0: answer at once; ROUTER_WAIT_FOR_EVER */
     /* the router's own */
     struct router_waiters *waiters; /* of its subscription, while it may wait */
     struct list_link waiting;

@@ -106,7 +106,9 @@ static void join_waiters(struct router *router, struct router_pull *pull)
         }
         list_init(&waiters->waiting);
     }
-    pull->deadline.due_ms = clock_mono_us(router->clock) / 1000 + pull->wait_ms;
+    uint64_t now_ms = clock_mono_us(router->clock) / 1000;
+    pull->deadline.due_ms =
+        pull->wait_ms < UINT64_MAX - now_ms ? now_ms + pull->wait_ms : UINT64_MAX;
     waiters->pull_count++;
     pull->waiters = waiters;
     if (!heap_insert(&router->deadlines, &pull->deadline)) {

@@ -27,6 +27,9 @@ static void publish_advance(struct router_operation *operation, struct router_ca
     struct router_publish *publish = publish_of(operation);
     const struct publish *part = &call->call.command.publish;
     enum err_code code = call->call.reply.code;
+    if (call->call.reply.early) {
+        publish->durability = DURABILITY_RELAXED;
+    }
     for (uint32_t index = 0; call->places != NULL && index < part->count; index++) {
         publish->results[call->places[index]] = part->results[index];
     }
@@ -144,6 +147,7 @@ static void send_whole(struct router_publish *publish, uint32_t topic_id, uint16
 void router_start_publish(struct router *router, struct router_publish *publish)
 {
     struct router_operation *operation = &publish->operation;
+    publish->durability = DURABILITY_SYNCED;
     if (!router_begin(router, operation, publish_advance)) {
         return;
     }
@@ -189,7 +193,9 @@ static void settle_advance(struct router_operation *operation, struct router_cal
     struct router_settle *settle = settle_of(operation);
     const struct settle *part = &call->call.command.settle;
     for (uint32_t index = 0; index < part->count; index++) {
-        settle->results[call->places[index]] = part->results[index];
+        /* A message that is gone altogether has no lease either. */
+        enum err_code code = part->results[index];
+        settle->results[call->places[index]] = code == ERR_NOT_FOUND ? ERR_LEASE_LOST : code;
     }
     if (part->count == settle->count) {
         router_fail(operation, call->call.reply.code, call->call.reply.detail);

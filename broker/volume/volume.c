@@ -7,6 +7,7 @@
 
 #include "broker/base/log.h"
 #include "broker/base/map.h"
+#include "broker/volume/standin.h"
 
 enum {
     NAME_SIZE = 32,
@@ -30,6 +31,8 @@ struct volume {
     uint64_t message_count; /* published by them */
     struct list waiting;    /* taken from the mailbox, for a later batch */
     size_t waiting_count;
+    struct list kept; /* stand-ins there was no space for: they go before the next publishes */
+    bool hasty;       /* the batch may answer before its commit: it began without stand-ins */
     struct effects effects;
     struct reply tick_reply;
     struct map armed;        /* subscriptions to tell about */
@@ -158,22 +161,51 @@ static err_t tick(struct volume *volume, struct store_txn *txn)
                                        &volume->effects);
 }
 
-/* Answers the pulls that need not wait for the flush (struct reply, `early`). */
+/* Sends calls back; those that go to one place and follow each other go together. */
+static void send_replies(struct list *calls)
+{
+    while (!list_empty(calls)) {
+        struct call *first = container_of(list_first(calls), struct call, link);
+        struct mailbox *reply_to = first->reply_to;
+        struct list same;
+        list_init(&same);
+        size_t count = 0;
+        struct list_link *link = list_first(calls);
+        while (link != NULL && container_of(link, struct call, link)->reply_to == reply_to) {
+            struct list_link *next = list_next(calls, link);
+            list_remove(link);
+            list_append(&same, link);
+            link = next;
+            count++;
+        }
+        mailbox_send_all(reply_to, &same, count);
+    }
+}
+
+/* Answers what need not wait for the flush (struct reply, `early`). A publish leaves a stand-in in
+ * its place; without memory for one, it waits, and so does what follows and may have seen it. */
 static void answer_early(struct volume *volume)
 {
-    struct list_link *link = list_first(&volume->batch);
+    struct list early;
+    list_init(&early);
+    struct list_link *link = volume->hasty ? list_first(&volume->batch) : NULL;
     while (link != NULL) {
         struct list_link *next = list_next(&volume->batch, link);
         struct call *call = container_of(link, struct call, link);
-        if (call->reply.early) {
-            struct list alone;
-            list_init(&alone);
+        struct call *standin = NULL;
+        if (call->reply.early && !standin_is(call)) {
+            if (call->command.type == COMMAND_PUBLISH && !standin_create(call, &standin)) {
+                break;
+            }
+            if (standin != NULL) {
+                list_insert_after(link, &standin->link);
+            }
             list_remove(link);
-            list_append(&alone, link);
-            mailbox_send_all(call->reply_to, &alone, 1);
+            list_append(&early, link);
         }
         link = next;
     }
+    send_replies(&early);
 }
 
 static err_t apply_batch(struct volume *volume, struct store_txn *txn, bool no_space,
@@ -188,11 +220,12 @@ static err_t apply_batch(struct volume *volume, struct store_txn *txn, bool no_s
          link = list_next(&volume->batch, link)) {
         struct call *call = container_of(link, struct call, link);
         call->command.now_ms = now_ms;
-        call->command.no_space = no_space;
+        call->command.no_space = no_space && !standin_is(call);
         clear_reply(&call->reply);
         attempt->call = call;
         TRY(volume->machine->ops->apply(volume->machine, txn, &call->command, &call->reply,
                                         &volume->effects));
+        assert(!standin_is(call) || standin_holds(call));
     }
     attempt->call = NULL;
     answer_early(volume);
@@ -210,7 +243,8 @@ static void observe(struct volume *volume, enum volume_measure measure, uint64_t
 static bool can_go_on(const struct attempt *attempt)
 {
     enum err_code code = err_code(attempt->err);
-    return is_space(code) || (attempt->call != NULL && (code == ERR_CORRUPT || code == ERR_MEMORY));
+    bool refusable = attempt->call != NULL && !standin_is(attempt->call);
+    return is_space(code) || (refusable && (code == ERR_CORRUPT || code == ERR_MEMORY));
 }
 
 /* One transaction for the batch. On failure nothing has changed; when it can go on, the machine has
@@ -273,11 +307,46 @@ static void note_no_space(struct volume *volume, err_t err)
     volume->space_retry_ms = mono_ms(volume) + SPACE_RETRY_MS;
 }
 
-/* Runs the batch until it is committed or refused. */
+/* Takes the stand-ins out of the batch, for later; false: there are none. */
+static bool set_aside(struct volume *volume)
+{
+    bool any = false;
+    struct list_link *link = list_first(&volume->batch);
+    while (link != NULL) {
+        struct list_link *next = list_next(&volume->batch, link);
+        if (standin_is(container_of(link, struct call, link))) {
+            list_remove(link);
+            list_append(&volume->kept, link);
+            any = true;
+        }
+        link = next;
+    }
+    return any;
+}
+
+static bool must_retry(const struct volume *volume)
+{
+    return !volume->failed && !list_empty(&volume->kept) &&
+           mono_ms(volume) >= volume->space_retry_ms;
+}
+
+/* Puts the stand-ins that were set aside before everything else in the batch. */
+static void take_kept(struct volume *volume)
+{
+    volume->hasty = list_empty(&volume->kept);
+    if (must_retry(volume)) {
+        list_splice(&volume->kept, &volume->batch);
+        list_splice(&volume->batch, &volume->kept);
+    }
+}
+
+/* Runs the batch until it is committed or refused. While stand-ins are set aside nothing else is
+ * published, so that they find the places they were answered with. */
 static void run_batch(struct volume *volume)
 {
     uint32_t grows = 0;
-    bool no_space = volume->full;
+    take_kept(volume);
+    bool no_space = volume->full || !list_empty(&volume->kept);
     for (;;) {
         struct attempt attempt = try_batch(volume, no_space);
         if (attempt.err == NULL) {
@@ -294,6 +363,8 @@ static void run_batch(struct volume *volume)
         } else if (is_space(code) && attempt.ticked) {
             /* What was asked goes before what can wait. */
             volume->tick_retry_ms = mono_ms(volume) + SPACE_RETRY_MS;
+        } else if (is_space(code) && set_aside(volume)) {
+            note_no_space(volume, attempt.err);
         } else if (is_space(code)) {
             note_no_space(volume, attempt.err);
             refuse_batch(volume, ERR_NO_SPACE, "the disk is full");
@@ -326,24 +397,28 @@ static void arm(struct volume *volume)
     }
 }
 
+static void drop_standins(struct list *calls)
+{
+    struct list_link *link = list_first(calls);
+    while (link != NULL) {
+        struct list_link *next = list_next(calls, link);
+        struct call *call = container_of(link, struct call, link);
+        if (standin_is(call)) {
+            list_remove(link);
+            standin_destroy(call);
+        }
+        link = next;
+    }
+}
+
 static void answer(struct volume *volume)
 {
-    while (!list_empty(&volume->batch)) {
-        struct call *first = container_of(list_first(&volume->batch), struct call, link);
-        struct mailbox *reply_to = first->reply_to;
-        struct list same;
-        list_init(&same);
-        size_t count = 0;
-        struct list_link *link = list_first(&volume->batch);
-        while (link != NULL && container_of(link, struct call, link)->reply_to == reply_to) {
-            struct list_link *next = list_next(&volume->batch, link);
-            list_remove(link);
-            list_append(&same, link);
-            link = next;
-            count++;
-        }
-        mailbox_send_all(reply_to, &same, count);
+    drop_standins(&volume->batch);
+    for (struct list_link *link = list_first(&volume->batch); link != NULL;
+         link = list_next(&volume->batch, link)) {
+        container_of(link, struct call, link)->reply.early = false;
     }
+    send_replies(&volume->batch);
 }
 
 /* Tells about subscriptions that were armed and may now have something. */
@@ -499,9 +574,13 @@ static void *run(void *argument)
             /* What has come due and what is left to do in the background go on at the next start.
              * Something may have come in after the wait and before the closing. */
             if (take_calls(volume, 0) == 0) {
+                volume->space_retry_ms = 0;
+                if (must_retry(volume)) {
+                    serve_batch(volume, 0); /* the last chance of what has been answered */
+                }
                 return NULL;
             }
-        } else if (is_due(volume)) {
+        } else if (is_due(volume) || must_retry(volume)) {
             serve_batch(volume, 0);
         } else {
             update_status(volume, 0);
@@ -516,6 +595,7 @@ static void free_volume(struct volume *volume)
     pthread_mutex_destroy(&volume->lock);
     buf_deinit(&volume->effects.woken);
     buf_deinit(&volume->woken);
+    drop_standins(&volume->kept);
     reply_deinit(&volume->tick_reply);
     map_deinit(&volume->armed);
     free(volume);
@@ -537,6 +617,7 @@ err_t volume_start(const struct volume_options *options, struct volume **out)
     volume->store = options->store;
     volume->machine = options->machine;
     list_init(&volume->batch);
+    list_init(&volume->kept);
     list_init(&volume->waiting);
     buf_init(&volume->effects.woken, WOKEN_MAX);
     buf_init(&volume->woken, WOKEN_MAX);

@@ -1,14 +1,17 @@
 /* A volume: one thread, one environment, one state machine, one mailbox (DESIGN 3).
  *
  * The thread takes what the mailbox holds, applies it in one write transaction, commits (one flush
- * for all), then sends the replies: nothing leaves before the commit that made it true. While it
- * flushes, the next batch gathers.
+ * for all), then sends the replies: nothing leaves before the commit that made it true, but what
+ * the machine says may (struct reply, `early`). While it flushes, the next batch gathers.
  *
  * When a commit fails for want of space, the batch is run again with its publishes refused; when
  * that fails too, all of it is refused and nothing has changed. Publishes are then refused without
- * trying, and tried again twice a second. When a commit fails for any other reason the volume stops
- * for good (a failed flush is never retried): it answers UNAVAILABLE and says why in its status. A
- * command that meets damaged data is refused alone. */
+ * trying, and tried again twice a second. Those that have been answered early are not refused: they
+ * are kept in memory (of one batch at most, as nothing else is answered early meanwhile) and are
+ * the first to be tried, so that only a crash, a failed volume or a stop without space loses them.
+ * When a commit fails for any other reason the volume stops for good (a failed flush is never
+ * retried): it answers UNAVAILABLE and says why in its status. A command that meets damaged data is
+ * refused alone. */
 #ifndef VOLUME_VOLUME_H
 #define VOLUME_VOLUME_H
 

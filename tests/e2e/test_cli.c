@@ -278,7 +278,7 @@ static void test_lists_have_three_formats(void **state)
         {200, NULL,                                                                                \
          "{\"items\":[{\"name\":\"orders\",\"state\":\"active\",\"shards\":4096,"                  \
          "\"subscriptions\":2,\"retention\":null,\"idempotency_window_ms\":300000,"                \
-         "\"created_at\":\"now\"}],\"next\":\"c+1\"}"},                                            \
+         "\"created_at\":\"now\",\"durability\":\"relaxed\"}],\"next\":\"c+1\"}"},                 \
         {                                                                                          \
             200, NULL,                                                                             \
                 "{\"items\":[{\"name\":\"x\",\"shards\":1,\"retention\":{\"age_ms\":90000}}],"     \
@@ -290,18 +290,19 @@ static void test_lists_have_three_formats(void **state)
          .replies = PAGES,
          .requests = "GET /v1/topics?limit=1000\n\nGET /v1/topics?limit=1000&cursor=c%2B1\n\n",
          .out = "NAME    STATE   SHARDS  SUBSCRIPTIONS  RETENTION  RETENTION-SIZE  IDEMPOTENCY  "
-                "CREATED\n"
+                "CREATED  DURABILITY\n"
                 "orders  active   4,096              2  -                       -  5 min 0 s    "
-                "now\n"
+                "now      relaxed\n"
                 "x       -            1              -  1 min 30 s               -  -            "
-                "-\n"},
+                "-        -\n"},
         {.words = {"topic", "ls", "--plain"},
          .replies = PAGES,
-         .out = "orders\tactive\t4096\t2\t\t\t300000\tnow\nx\t\t1\t\t90000\t\t\t\n"},
+         .out = "orders\tactive\t4096\t2\t\t\t300000\tnow\trelaxed\nx\t\t1\t\t90000\t\t\t\t\n"},
         {.words = {"topic", "ls", "--json"},
          .replies = PAGES,
          .out = "{\"name\":\"orders\",\"state\":\"active\",\"shards\":4096,\"subscriptions\":2,"
-                "\"retention\":null,\"idempotency_window_ms\":300000,\"created_at\":\"now\"}\n"
+                "\"retention\":null,\"idempotency_window_ms\":300000,\"created_at\":\"now\","
+                "\"durability\":\"relaxed\"}\n"
                 "{\"name\":\"x\",\"shards\":1,\"retention\":{\"age_ms\":90000}}\n"},
     };
 #undef PAGES

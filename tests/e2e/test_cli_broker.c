@@ -276,10 +276,10 @@ static void test_a_backup_opens_as_a_data_directory(void **state)
     cli_outcome_deinit(&inspected);
     free_address(address);
     (void)snprintf(second.url, sizeof second.url, "http://%s", address);
-    process_start(&second.process,
-                  &(struct process_options){
-                      .arguments = WORDS(program != NULL ? program : "./flared", "--data", target,
-                                         "--http", address, "--log-level", "warn")});
+    process_start(&second.process, &(struct process_options){
+                                       .arguments = WORDS(program != NULL ? program : "./flared",
+                                                          "--data", target, "--http", address,
+                                                          "--wire", "off", "--log-level", "warn")});
     run_silently(&second, WORDS("status", "--wait", "20s"), NULL);
     expect_number(&second, WORDS("sub", "get", "orders", "billing", "--json"), "enqueue_queue",
                   "depth", 3);
@@ -333,6 +333,39 @@ static void test_verify_finds_a_changed_bit(void **state)
     cli_outcome_deinit(&outcome);
 }
 
+static void expect_text(const struct broker *broker, const char *const *words, const char *field,
+                        const char *wanted)
+{
+    struct cli_outcome outcome = run(broker, words, NULL);
+    json_error_t where;
+    json_t *document = json_loads(cli_out(&outcome), 0, &where);
+    assert_non_null(document);
+    assert_string_equal(json_string_value(json_object_get(document, field)), wanted);
+    json_decref(document);
+    cli_outcome_deinit(&outcome);
+}
+
+/* A topic is put with a durability, shows it, says it of what is published, and goes back to the
+ * default when it is put without. */
+static void test_topics_have_a_durability(void **state)
+{
+    const struct broker *broker = *state;
+    struct cli_outcome outcome;
+    expect_text(broker, WORDS("topic", "put", "clicks", "--durability", "relaxed", "--json"),
+                "durability", "relaxed");
+    expect_text(broker, WORDS("topic", "get", "clicks", "--json"), "durability", "relaxed");
+    expect_text(broker, WORDS("pub", "clicks", "one", "--json"), "durability", "relaxed");
+    outcome = run(broker, WORDS("topic", "ls"), NULL);
+    assert_non_null(strstr(cli_out(&outcome), "DURABILITY"));
+    assert_non_null(strstr(cli_out(&outcome), "relaxed"));
+    cli_outcome_deinit(&outcome);
+    cli_run(broker->url, WORDS("topic", "put", "clicks", "--durability", "lax"), NULL, &outcome);
+    assert_int_equal(outcome.exit_code, 64);
+    cli_outcome_deinit(&outcome);
+    expect_text(broker, WORDS("topic", "put", "clicks", "--json"), "durability", "synced");
+    expect_text(broker, WORDS("pub", "clicks", "two", "--json"), "durability", "synced");
+}
+
 /* Each benchmark counts what arrives, and says what it measured. */
 static void test_benchmarks_measure_and_check(void **state)
 {
@@ -351,6 +384,9 @@ static void test_benchmarks_measure_and_check(void **state)
                   WORDS("bench", "core", "--count", "3000", "--batch", "300", "--shards", "3",
                         "--volumes", "2", "--random-acks", "--in-flight", "500"),
                   NULL, "volumes", 2);
+    expect_text(broker, WORDS("bench", "publish", "--count", "200", "--durability", "relaxed"),
+                "durability", "relaxed");
+    expect_text(broker, WORDS("bench", "consume", "--count", "200"), "durability", "synced");
     struct cli_outcome topics = run(broker, WORDS("topic", "ls", "--plain"), NULL);
     assert_string_equal(cli_out(&topics), "");
     cli_outcome_deinit(&topics);
@@ -369,6 +405,7 @@ int main(void)
         BROKER_TEST(test_a_backup_takes_the_catalog_last),
         BROKER_TEST(test_a_backup_opens_as_a_data_directory),
         BROKER_TEST(test_verify_finds_a_changed_bit),
+        BROKER_TEST(test_topics_have_a_durability),
         BROKER_TEST(test_benchmarks_measure_and_check),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -204,6 +204,33 @@ static void test_full_disk_played(void **state)
     end_with_faults(&scene);
 }
 
+/* A relaxed topic's publishes are answered before it is known whether there is room: those that
+ * find none wait for it, so that what was confirmed is there once there is, and after a stop. */
+static void test_full_disk_relaxed(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin_with_faults(&scene, ".mdb", two_volumes);
+    scene_expect(&scene.client, 200, "PUT", SCENE_TOPIC, "{\"durability\":\"relaxed\"}");
+    for (unsigned i = 0; i < 60; i++) {
+        char text[16];
+        assert_int_equal(try_publish(&scene, NULL, BODY_SIZE), 201);
+        assert_string_equal(scene_text(&scene.client, "durability", text, sizeof text), "relaxed");
+    }
+    set(&control->growth_error, ENOSPC);
+    int64_t confirmed = 60 + fill(&scene);
+    check_full(&scene, confirmed);
+    set(&control->growth_error, 0);
+    check_recovers(&scene);
+    check_kept(&scene, confirmed + 5, 10);
+    assert_int_equal(broker_terminate(&scene.broker, NULL), 0);
+    http_client_deinit(&scene.client);
+    broker_stop(&scene.broker);
+    scene_start(&scene, two_volumes);
+    check_kept(&scene, confirmed + 5, 10);
+    end_with_faults(&scene);
+}
+
 /* Takes all the room that is left. */
 static void take_room(const char *path)
 {
@@ -350,6 +377,36 @@ static void test_failing_write(void **state)
 {
     (void)state;
     check_failing(false);
+}
+
+/* A flush that fails takes the relaxed publishes that were answered before it, and the volume stops
+ * as for any other; after a restart there is what came before. */
+static void test_failing_flush_relaxed(void **state)
+{
+    (void)state;
+    static const char *const one_volume[] = {"--volumes", "1", "--disk-reserve", "1m", NULL};
+    struct scene scene;
+    char text[16];
+    begin_with_faults(&scene, "volume-0.mdb", one_volume);
+    for (unsigned i = 0; i < 10; i++) {
+        assert_int_equal(try_publish(&scene, NULL, 100), 201);
+    }
+    scene_expect(&scene.client, 200, "PUT", SCENE_TOPIC, "{\"durability\":\"relaxed\"}");
+    set(&control->flush_error, EIO);
+    int status = try_publish(&scene, NULL, 100);
+    if (status != 503) { /* background work had nothing to flush just now */
+        assert_int_equal(status, 201);
+        assert_string_equal(scene_text(&scene.client, "durability", text, sizeof text), "relaxed");
+    }
+    assert_int_equal(try_publish(&scene, NULL, 100), 503);
+    set(&control->flush_error, 0);
+    assert_int_equal(broker_terminate(&scene.broker, NULL), 0);
+    http_client_deinit(&scene.client);
+    broker_stop(&scene.broker);
+    scene_start(&scene, one_volume);
+    assert_int_equal(total(&scene), 10);
+    assert_int_equal(try_publish(&scene, NULL, 100), 201);
+    end_with_faults(&scene);
 }
 
 /* ---- lying ---- */
@@ -540,12 +597,10 @@ static void test_flipped_bits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_disk_played),
-        cmocka_unit_test(test_full_disk_real),
-        cmocka_unit_test(test_quota),
-        cmocka_unit_test(test_failing_flush),
-        cmocka_unit_test(test_failing_write),
-        cmocka_unit_test(test_flipped_bits),
+        cmocka_unit_test(test_full_disk_played), cmocka_unit_test(test_full_disk_relaxed),
+        cmocka_unit_test(test_full_disk_real),   cmocka_unit_test(test_quota),
+        cmocka_unit_test(test_failing_flush),    cmocka_unit_test(test_failing_flush_relaxed),
+        cmocka_unit_test(test_failing_write),    cmocka_unit_test(test_flipped_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -58,6 +58,8 @@ void broker_launch(struct broker *broker, const struct broker_options *options)
     }
     arguments[count++] = "--http";
     arguments[count++] = "127.0.0.1:0";
+    arguments[count++] = "--wire";
+    arguments[count++] = "127.0.0.1:0";
     for (size_t i = 0; options->arguments != NULL && options->arguments[i] != NULL; i++) {
         assert_true(i < BROKER_ARGUMENTS_MAX);
         arguments[count++] = options->arguments[i];
@@ -97,12 +99,15 @@ void broker_await(struct broker *broker)
     broker->ready_us = broker_now_us() - broker->start_us;
     json_t *ready = json_loads(line, 0, NULL);
     const char *http = json_string_value(json_object_get(ready, "http"));
+    const char *wire = json_string_value(json_object_get(ready, "wire"));
     const char *data = json_string_value(json_object_get(ready, "data"));
     const char *port = http == NULL ? NULL : strrchr(http, ':');
-    if (port == NULL || data == NULL) {
+    const char *wire_port = wire == NULL ? NULL : strrchr(wire, ':');
+    if (port == NULL || data == NULL || wire_port == NULL) {
         fail_start(broker);
     }
     broker->port = (uint16_t)strtoul(port + 1, NULL, 10);
+    broker->wire_port = (uint16_t)strtoul(wire_port + 1, NULL, 10);
     (void)snprintf(broker->data, sizeof broker->data, "%s", data);
     json_decref(ready);
 }

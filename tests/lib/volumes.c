@@ -153,7 +153,8 @@ static err_t stage_commit(struct store_txn *txn)
     struct volumes_stage *stage = stage_of_store(txn->store);
     pthread_mutex_lock(&stage->lock);
     bool concerned = !stage->publishes_only || stage->batch_publishes;
-    enum err_code code = concerned ? stage->commit_code : ERR_NONE;
+    enum err_code code = concerned && stage->commit_count > 0 ? stage->commit_code : ERR_NONE;
+    stage->commit_count -= code != ERR_NONE && stage->commit_count != UINT32_MAX;
     pthread_mutex_unlock(&stage->lock);
     if (code == ERR_NONE && commits_are_over(stage->volumes)) {
         code = ERR_IO;
@@ -234,7 +235,19 @@ void volumes_fail_commits(struct volumes *volumes, uint32_t index, enum err_code
     struct volumes_stage *stage = &volumes->stages[index];
     pthread_mutex_lock(&stage->lock);
     stage->commit_code = code;
+    stage->commit_count = UINT32_MAX;
     stage->publishes_only = publishes_only;
+    pthread_mutex_unlock(&stage->lock);
+}
+
+void volumes_fail_some_commits(struct volumes *volumes, uint32_t index, enum err_code code,
+                               uint32_t count)
+{
+    struct volumes_stage *stage = &volumes->stages[index];
+    pthread_mutex_lock(&stage->lock);
+    stage->commit_code = code;
+    stage->commit_count = count;
+    stage->publishes_only = false;
     pthread_mutex_unlock(&stage->lock);
 }
 
@@ -580,13 +593,25 @@ static enum err_code configure(struct volumes *volumes, struct catalog_change ch
     return configure.operation.result.code;
 }
 
-enum err_code volumes_put_topic(struct volumes *volumes, const char *topic, uint32_t shards)
+static enum err_code put_topic(struct volumes *volumes, const char *topic, uint32_t shards,
+                               enum durability durability)
 {
     return configure(volumes,
-                     (struct catalog_change){.op = CATALOG_TOPIC_PUT,
-                                             .topic = span_text(topic),
-                                             .shard_count = shards,
-                                             .topic_settings = {.dedup_window_ms = 60000}});
+                     (struct catalog_change){
+                         .op = CATALOG_TOPIC_PUT,
+                         .topic = span_text(topic),
+                         .shard_count = shards,
+                         .topic_settings = {.dedup_window_ms = 60000, .durability = durability}});
+}
+
+enum err_code volumes_put_topic(struct volumes *volumes, const char *topic, uint32_t shards)
+{
+    return put_topic(volumes, topic, shards, DURABILITY_SYNCED);
+}
+
+enum err_code volumes_put_relaxed(struct volumes *volumes, const char *topic, uint32_t shards)
+{
+    return put_topic(volumes, topic, shards, DURABILITY_RELAXED);
 }
 
 enum err_code volumes_put_sub(struct volumes *volumes, const char *topic, const char *sub,

@@ -44,6 +44,7 @@ struct volumes_stage {
     bool batch_publishes; /* the batch has a publish that is not refused */
     uint32_t batch_size;
     enum err_code commit_code;
+    uint32_t commit_count; /* so many commits are still to fail */
     bool publishes_only;
     enum command_type apply_type;
     enum err_code apply_code;
@@ -93,6 +94,9 @@ void volumes_await_idle(struct volumes *volumes, uint32_t index);
  * publishes. */
 void volumes_fail_commits(struct volumes *volumes, uint32_t index, enum err_code code,
                           bool publishes_only);
+/* The next `count` commits fail. */
+void volumes_fail_some_commits(struct volumes *volumes, uint32_t index, enum err_code code,
+                               uint32_t count);
 /* Applying a command of this type fails. */
 void volumes_fail_apply(struct volumes *volumes, uint32_t index, enum command_type type,
                         enum err_code code);
@@ -133,6 +137,8 @@ void volumes_await(struct volumes *volumes, const bool *done);
 void volumes_quiesce(struct volumes *volumes);
 
 enum err_code volumes_put_topic(struct volumes *volumes, const char *topic, uint32_t shards);
+/* The same, of a relaxed topic. */
+enum err_code volumes_put_relaxed(struct volumes *volumes, const char *topic, uint32_t shards);
 enum err_code volumes_put_sub(struct volumes *volumes, const char *topic, const char *sub,
                               const struct sub_settings *settings);
 enum err_code volumes_drop_topic(struct volumes *volumes, const char *topic);

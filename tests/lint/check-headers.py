@@ -1,6 +1,7 @@
 #!/usr/bin/env -S python3 -B
 """A header has the guard FOLDER_FILE_H, opens with a comment saying what it is for, and compiles alone;
-a .c that has a header includes it first (STYLE 3)."""
+a .c that has a header includes it first (STYLE 3). A public header, flare_NAME.h, is installed as
+<flare/NAME.h> and included so everywhere: its guard is FLARE_NAME_H, and it is strict C11 and C++17."""
 import concurrent.futures
 import os
 import re
@@ -8,13 +9,22 @@ import subprocess
 
 import source
 
-COMMAND = ["gcc", "-std=gnu11", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-x", "c",
-           "-I", source.ROOT, "-I", os.path.join(source.BUILD, "generated"), "-"]
+FLAGS = ["-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-I", source.ROOT,
+         "-I", os.path.join(source.BUILD, "generated"), "-"]
+COMMAND = ["gcc", "-std=gnu11", "-x", "c"]
+PUBLIC_COMMANDS = [["gcc", "-std=c11", "-pedantic-errors", "-x", "c"],
+                   ["clang", "-std=c++17", "-pedantic-errors", "-x", "c++"]]
 INCLUDE = re.compile(r'^#include ["<]([^">]+)[">]', re.M)
+
+
+def is_public(path):
+    return re.match(r"(broker|client)/flare(_\w+)?\.h$", path) is not None
 
 
 def guard_of(path):
     parts = path.split("/")
+    if is_public(path):
+        return re.sub(r"\W", "_", parts[-1]).upper()
     folder = parts[-2] if len(parts) > 1 else "flare"
     return re.sub(r"\W", "_", "%s_%s" % (folder, parts[-1])).upper()
 
@@ -22,8 +32,11 @@ def guard_of(path):
 def compile_alone(path):
     # Twice, so that a guard that does not guard shows.
     text = '#include "%s"\n' % path * 2
-    run = subprocess.run(COMMAND, input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    return path, run.returncode, run.stdout.decode()
+    for command in [COMMAND] + (PUBLIC_COMMANDS if is_public(path) else []):
+        run = subprocess.run(command + FLAGS, input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if run.returncode != 0:
+            return path, run.returncode, run.stdout.decode()
+    return path, 0, ""
 
 
 headers = source.files(".h")
@@ -38,6 +51,8 @@ for path in source.files(".c"):
     own = path[:-2] + ".h"
     # A module of several files has its own header behind one they share.
     allowed = {own, own[:-2] + "_internal.h"}
+    if is_public(own):
+        allowed.add("flare/" + os.path.basename(own).removeprefix("flare_"))
     first = INCLUDE.search(source.code(source.read(path), keep_strings=True))
     if own in headers and (first is None or first.group(1) not in allowed | set(map(os.path.basename, allowed))):
         source.found(path, 1, 'does not include "%s" first' % own)

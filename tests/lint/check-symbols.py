@@ -13,7 +13,8 @@ import source
 ARCHIVES = {
     "libflare_base.a": "broker/base", "libflare_wire.a": "broker/wire", "libflare_config.a": "broker/config",
     "libflare_metrics.a": "broker/metrics", "libflare_storage.a": "storage", "libflare_core.a": "broker/core",
-    "libflare_volume.a": "broker/volume", "libflare_http.a": "broker/http", "libflare_node.a": "broker",
+    "libflare_volume.a": "broker/volume", "libflare_net.a": "broker/net", "libflare_http.a": "broker/http", "libflare_session.a": "broker/session", "libflare_node.a": "broker",
+    "libflare_client.a": "client",
 }
 CORE = "libflare_core.a"
 TAG = re.compile(r"^(?:struct|enum|union) (\w+)", re.M)

@@ -83,6 +83,9 @@ static void draw_topic_put(struct workload *workload, struct volume *volume,
         .retention_ms = WORKLOAD_CHANCE(workload, 3) ? 0 : swarm->retention_ms,
         .retention_bytes = WORKLOAD_CHANCE(workload, 3) ? 0 : swarm->retention_bytes,
         .dedup_window_ms = WORKLOAD_CHANCE(workload, 5) ? 0 : swarm->dedup_window_ms,
+        .durability = swarm->relaxed_in != 0 && WORKLOAD_CHANCE(workload, swarm->relaxed_in)
+                          ? DURABILITY_RELAXED
+                          : DURABILITY_SYNCED,
     };
     for (; topic != NULL && have < topic->shards.count && have < WORKLOAD_SHARDS_MAX; have++) {
         const struct model_shard *shard = topic->shards.items[have];

@@ -98,6 +98,7 @@ static err_t try_batch(struct engine *engine, struct engine_batch *batch, bool *
     clear_effects(&engine->effects);
     TRY(store_begin(engine->store, STORE_WRITE, &txn));
     err_t err = apply(engine, txn, batch, batch->count);
+    batch->answered = err == NULL;
     if (err == NULL) {
         err = engine->machine->ops->flush(engine->machine, txn);
     }
@@ -105,7 +106,6 @@ static err_t try_batch(struct engine *engine, struct engine_batch *batch, bool *
         store_abort(txn);
         return err_passed(err, __func__);
     }
-    batch->flushed = true;
     *stored = engine->machine->ops->dirty(engine->machine);
     if (*stored) {
         TRY(store_commit(txn));
@@ -124,9 +124,9 @@ static void lose_power(struct engine *engine, struct engine_batch *batch)
     clear_effects(&engine->effects);
     uint32_t count = batch->accident_at < batch->count ? batch->accident_at : batch->count;
     must(engine, apply(engine, txn, batch, count));
+    batch->answered = count == batch->count;
     if (batch->accident_at > batch->count) {
         must(engine, engine->machine->ops->flush(engine->machine, txn));
-        batch->flushed = true;
     }
     store_abort(txn);
     trace_note(engine->trace, "power fails after %u of %u commands", count, batch->count);
@@ -136,7 +136,7 @@ static void lose_power(struct engine *engine, struct engine_batch *batch)
 bool engine_run(struct engine *engine, struct engine_batch *batch, bool *stored)
 {
     *stored = false;
-    batch->flushed = false;
+    batch->answered = false;
     if (batch->accident == ACCIDENT_POWER) {
         lose_power(engine, batch);
         engine->losses++;

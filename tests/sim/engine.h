@@ -33,7 +33,7 @@ struct engine_batch {
     enum accident accident;
     uint32_t accident_at;        /* POWER: commands applied before it; CALL: calls */
     enum err_code accident_code; /* COMMIT */
-    bool flushed;                /* out: it came so far that early replies were sent */
+    bool answered;               /* out: it came so far that early replies were sent */
 };
 
 void engine_open(struct engine *engine, struct trace *trace, const struct core_options *options);

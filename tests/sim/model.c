@@ -485,14 +485,28 @@ void model_judge_effects(struct model *model, const struct effects *effects)
     MODEL_EXPECT(model, effects->corrupt == 0, "%llu messages are said to be damaged",
                  (unsigned long long)effects->corrupt);
     for (size_t topic_index = 0; topic_index < model->topics.count; topic_index++) {
-        const struct model_topic *topic = model->topics.items[topic_index];
+        struct model_topic *topic = model->topics.items[topic_index];
+        topic->put = false;
         for (size_t index = 0; index < topic->subs.count; index++) {
             judge_woken(model, topic->subs.items[index], effects);
         }
         for (size_t index = 0; index < topic->shards.count; index++) {
             struct model_shard *shard = topic->shards.items[index];
             shard->committed = shard->count;
+            shard->promised = shard->count > shard->promised ? shard->count : shard->promised;
         }
     }
     judge_sums(model, effects);
+}
+
+void model_lose_promised(struct model *model)
+{
+    for (size_t topic_index = 0; topic_index < model->topics.count; topic_index++) {
+        const struct model_topic *topic = model->topics.items[topic_index];
+        for (size_t index = 0; index < topic->shards.count; index++) {
+            struct model_shard *shard = topic->shards.items[index];
+            model->figures.lost += shard->promised - shard->count;
+            shard->promised = shard->count;
+        }
+    }
 }

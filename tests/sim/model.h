@@ -3,7 +3,9 @@
  *
  * The simulation hands it each command that was committed, with its reply, in order. The model says
  * what the reply had to be, ends the run when it was another, and takes over what the command did.
- * Commands of a batch that was lost are never shown to it: they must not have happened.
+ * Commands of a batch that was lost are never shown to it: they must not have happened. What of
+ * them was answered to publishes of relaxed topics it is told as promises, which are kept or, when
+ * the process ends first, lost.
  *
  * Each message is, for each subscription, in exactly one state (lifecycle.def): enqueued at or
  * after the cursor, or before it leased, scheduled, ready, dead or done. */
@@ -48,6 +50,7 @@ struct model_topic {
     struct array shards;        /* in order of id */
     struct array subs;          /* in order of id */
     struct model_first *firsts; /* MODEL_KEYS_MAX */
+    bool put;                   /* settings or shards have changed in this batch */
 };
 
 struct model_shard {
@@ -57,6 +60,7 @@ struct model_shard {
     struct model_message *messages;
     uint64_t count;
     uint64_t committed; /* `count` when the last batch ended */
+    uint64_t promised;  /* so many have been answered; more than `count` after a loss */
     uint64_t capacity;
     uint64_t retained_from;
     uint64_t retained_bytes;
@@ -112,6 +116,7 @@ struct model_figures {
     uint64_t redriven;
     uint64_t skipped; /* by seek and purge */
     uint64_t rewound; /* by seek */
+    uint64_t lost;    /* of what was promised */
 };
 
 struct model {
@@ -143,6 +148,10 @@ void model_deinit(struct model *model);
 
 /* Judges one committed command and takes over what it did. */
 void model_judge(struct model *model, const struct command *command, const struct reply *reply);
+/* Of a batch that was lost: the publish was answered all the same. */
+void model_promise(struct model *model, const struct publish *publish);
+/* The process has ended: what is promised beyond what is there is given up. */
+void model_lose_promised(struct model *model);
 /* Judges what a committed batch brought about beside its replies. */
 void model_judge_effects(struct model *model, const struct effects *effects);
 

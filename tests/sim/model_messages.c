@@ -187,6 +187,26 @@ void model_judge_publish(struct model *model, const struct command *command,
     for (uint32_t index = 0; index < publish->count; index++) {
         judge_message(model, topic, publish, index);
     }
+    MODEL_EXPECT(model, reply->early == model_topic_early(topic),
+                 "a publish to topic %u says %d to whether it may be answered early", topic->id,
+                 reply->early);
+}
+
+void model_promise(struct model *model, const struct publish *publish)
+{
+    const struct model_topic *topic = model_topic(model, publish->topic_id);
+    MODEL_EXPECT(model, topic != NULL && model_topic_early(topic),
+                 "a publish to topic %u was answered before it was committed", publish->topic_id);
+    for (uint32_t index = 0; index < publish->count; index++) {
+        const struct publish_result *result = &publish->results[index];
+        if (result->code == ERR_NONE && !result->replayed) {
+            struct model_shard *shard = model_shard(model, result->shard_id);
+            MODEL_EXPECT(model, shard != NULL && result->sequence == shard->promised,
+                         "message %u:%llu was answered and is not the next one", result->shard_id,
+                         (unsigned long long)result->sequence);
+            shard->promised++;
+        }
+    }
 }
 
 /* ---- pull ---- */
@@ -242,7 +262,9 @@ static void judge_delivery(struct walk *walk, struct model_lane *lane, uint64_t 
     MODEL_EXPECT(model, delivery->grant != entry->grant,
                  "message %u:%llu is delivered with grant %u after grant %u", shard_id, number,
                  delivery->grant, entry->grant);
-    MODEL_EXPECT(model, !walk->reply->early || sequence < lane->shard->committed,
+    MODEL_EXPECT(model,
+                 !walk->reply->early || sequence < lane->shard->committed ||
+                     model_topic_early(lane->shard->topic),
                  "message %u:%llu may be delivered before its publish is committed", shard_id,
                  number);
     model_check_message(model, lane, walk->reply, delivery);

@@ -11,6 +11,9 @@ void model_judge_topic_put(struct model *model, const struct topic_put *put,
 void model_judge_topic_drop(struct model *model, uint32_t topic_id);
 void model_judge_sub_put(struct model *model, const struct sub_put *put, const struct reply *reply);
 void model_judge_sub_drop(struct model *model, uint32_t sub_id);
+/* Whether publishes of the topic, and pulls of what they brought, may be answered before their
+ * batch is committed. */
+bool model_topic_early(const struct model_topic *topic);
 /* First sequence at or after `from` published at `time_ms` or later. */
 uint64_t model_find_time(const struct model_shard *shard, uint64_t from, uint64_t time_ms);
 

@@ -11,6 +11,17 @@ static bool retains(const struct topic_settings *settings)
     return settings->retention_ms != 0 || settings->retention_bytes != 0;
 }
 
+static bool settings_equal(const struct topic_settings *a, const struct topic_settings *b)
+{
+    return a->retention_ms == b->retention_ms && a->retention_bytes == b->retention_bytes &&
+           a->dedup_window_ms == b->dedup_window_ms && a->durability == b->durability;
+}
+
+bool model_topic_early(const struct model_topic *topic)
+{
+    return topic->settings.durability == DURABILITY_RELAXED && !topic->put;
+}
+
 uint64_t model_floor(const struct model_shard *shard)
 {
     const struct model_topic *topic = shard->topic;
@@ -65,6 +76,7 @@ static void shard_add(struct model *model, struct model_topic *topic,
     shard->topic = topic;
     shard->place = *place;
     shard->index = topic->shards.count;
+    topic->put = true;
     keep(array_append(&topic->shards, shard) && map_put(&model->shard_ids, place->shard_id, shard));
     for (size_t index = 0; index < topic->subs.count; index++) {
         lane_add(topic->subs.items[index], shard, 0);
@@ -90,6 +102,7 @@ void model_judge_topic_put(struct model *model, const struct topic_put *put,
         keep(array_append(&model->topics, topic) && map_put(&model->topic_ids, topic->id, topic));
     }
     bool retained = retains(&topic->settings);
+    topic->put = topic->put || !settings_equal(&topic->settings, &put->settings);
     topic->settings = put->settings;
     for (uint32_t index = 0; index < put->shard_count; index++) {
         if (model_shard(model, put->shards[index].shard_id) == NULL) {

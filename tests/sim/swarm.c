@@ -64,6 +64,7 @@ static void draw_chances(struct random *random, struct swarm *swarm)
     swarm->accident_in = PICK32(random, 0, 5, 30, 200);
     swarm->max_attempts = PICK32(random, 0, 1, 2, 5);
     swarm->max_in_flight = PICK32(random, 0, 0, 1, 7);
+    swarm->relaxed_in = PICK32(random, 0, 1, 2, 2);
 }
 
 void swarm_draw(struct random *random, struct swarm *swarm)

@@ -188,7 +188,7 @@ void workload_answer(struct workload *workload, bool committed)
 {
     for (uint32_t index = 0; index < workload->batch.count; index++) {
         const struct reply *reply = &workload->batch.replies[index];
-        if (!committed && !(workload->batch.flushed && reply->early)) {
+        if (!committed && !(workload->batch.answered && reply->early)) {
             continue;
         }
         struct client *client = workload->slots[index].client;

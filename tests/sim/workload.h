@@ -51,6 +51,7 @@ struct swarm {
     uint64_t retention_bytes;
     uint32_t max_attempts;
     uint32_t max_in_flight;
+    uint32_t relaxed_in;   /* one topic put in so many is relaxed; 0: none */
     uint64_t messages_max; /* of a volume; later publishes are small */
 };
 
@@ -68,6 +69,10 @@ struct slot {
     enum err_code codes[WORKLOAD_SETTLE_MAX];
     struct shard_place places[WORKLOAD_SHARDS_MAX];
     struct client *client; /* of a PULL */
+    /* Of a lost batch: whether it was answered; of a publish, what of it was, and where. */
+    bool answered;
+    struct command promise; /* its type is 0 when there is none */
+    uint64_t promised[WORKLOAD_PUBLISH_MAX];
 };
 
 struct volume {
@@ -76,8 +81,9 @@ struct volume {
     struct model model;
     struct client *clients;
     struct receipt *hands;
-    uint32_t last_id;   /* of topics, shards and subscriptions, which share their numbers */
-    uint64_t stored_ms; /* stamp of the last batch that was stored */
+    uint32_t last_id;       /* of topics, shards and subscriptions, which share their numbers */
+    uint64_t stored_ms;     /* stamp of the last batch that was stored */
+    uint64_t promises_kept; /* messages that were answered with a batch that was lost */
 };
 
 struct workload {

@@ -64,6 +64,7 @@ static struct {
     const char *detail;
     uint32_t refuse_versions;    /* so many changes of the catalog lose a race first */
     enum err_code item_codes[8]; /* for messages and receipts, by index */
+    enum durability durability;  /* what publishes end with */
     bool replayed;
     bool more;
     uint64_t count;
@@ -354,7 +355,9 @@ static void fake_configure(struct router_configure *configure)
             sub->created_ms = FIXTURE_START_MS;
         }
         sub->version++;
+        bool paused = change->keep_paused ? sub->settings.paused : change->sub_settings.paused;
         sub->settings = change->sub_settings;
+        sub->settings.paused = paused;
     }
 }
 
@@ -371,6 +374,7 @@ UNUSED static void finish(void)
         fake_configure(FAKE_OPERATION(router_configure));
     } else if (fake.kind == FAKE_PUBLISH) {
         struct router_publish *publish = FAKE_OPERATION(router_publish);
+        publish->durability = fake.durability;
         for (uint32_t index = 0; index < publish->count; index++) {
             publish->results[index] = (struct publish_result){
                 .code = index < 8 ? fake.item_codes[index] : ERR_NONE,

@@ -47,6 +47,7 @@ static void topics_are_created_and_replaced(void **state)
     assert_int_equal(change->topic_settings.dedup_window_ms, 300000);
     assert_int_equal(change->topic_settings.retention_ms, 0);
     assert_int_equal(change->topic_settings.retention_bytes, 0);
+    assert_int_equal(change->topic_settings.durability, DURABILITY_SYNCED);
     assert_false(change->has_version);
     assert_false(change->create_only);
     finish();
@@ -67,6 +68,14 @@ static void topics_are_created_and_replaced(void **state)
     expect_text(answer.json, "created_at", "2026-01-02T03:04:05.678Z");
     call(HTTP_METHOD_PUT, TOPIC, NULL, "{\"retention\":null}");
     assert_true(json_is_null(member(answer.json, "retention")));
+    call(HTTP_METHOD_PUT, TOPIC, NULL, "{\"durability\":\"relaxed\"}");
+    expect_text(answer.json, "durability", "relaxed");
+    call(HTTP_METHOD_GET, TOPIC, NULL, NULL);
+    expect_text(answer.json, "durability", "relaxed");
+    call(HTTP_METHOD_PUT, TOPIC, NULL, "{\"durability\":\"synced\"}");
+    expect_text(answer.json, "durability", "synced");
+    call(HTTP_METHOD_PUT, TOPIC, NULL, "{\"durability\":null}");
+    expect_text(answer.json, "durability", "synced");
 }
 
 /* The number of shards never changes: another is 409, none is the present one. */
@@ -99,6 +108,9 @@ static void bad_topics_are_refused(void **state)
         {"{\"retention\":{\"bytes\":0}}", "retention.bytes"},
         {"{\"retention\":{\"size\":1}}", "retention.size"},
         {"{\"idempotency_window\":\"8d\"}", "idempotency_window"},
+        {"{\"durability\":\"Relaxed\"}", "durability"},
+        {"{\"durability\":\"\"}", "durability"},
+        {"{\"durability\":1}", "durability"},
         {"[]", NULL},
         {"{", NULL},
     };
@@ -190,8 +202,7 @@ static void topics_are_listed(void **state)
 
 /* ---- subscriptions -------------------------------------------------------------------------- */
 
-/* A new subscription has the defaults where its document says nothing, and is made only if still
- * absent. */
+/* A new subscription has the defaults where its document says nothing. */
 static void subs_are_created(void **state)
 {
     (void)state;
@@ -201,7 +212,7 @@ static void subs_are_created(void **state)
     assert_int_equal(change->op, CATALOG_SUB_PUT);
     assert_true(span_is(change->topic, "orders"));
     assert_true(span_is(change->sub, "new"));
-    assert_true(change->create_only);
+    assert_true(change->keep_paused); /* when another makes and pauses it first */
     assert_int_equal(change->start, START_LATEST);
     const struct sub_settings *settings = &change->sub_settings;
     assert_int_equal(settings->lease_ms, 30000);

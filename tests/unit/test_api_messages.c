@@ -60,9 +60,12 @@ static void the_answer_says_where_it_went(void **state)
     expect_text(answer.json, "id", "000000010000000000000011");
     expect_number(answer.json, "shard", 0);
     expect_number(answer.json, "sequence", 17);
+    expect_text(answer.json, "durability", "synced");
     assert_string_equal(answer.headers, "");
     fake.replayed = true;
+    fake.durability = DURABILITY_RELAXED;
     call(HTTP_METHOD_POST, ONE, "Idempotency-Key: abc", "x");
+    expect_text(answer.json, "durability", "relaxed");
     assert_int_equal(answer.status, 201);
     expect_header("Idempotent-Replayed: true\n");
 }
@@ -261,6 +264,19 @@ static void msgpack_batches_are_decoded_in_place(void **state)
     buf_deinit(&document);
 }
 
+/* A batch says how safe what it published is. */
+static void batches_say_their_durability(void **state)
+{
+    (void)state;
+    for (int number = 0; number < DURABILITY_COUNT; number++) {
+        fake.durability = (enum durability)number;
+        call(HTTP_METHOD_POST, MANY, NULL, "{\"messages\":[{\"body\":\"a\"}]}");
+        assert_int_equal(answer.status, 201);
+        expect_document(answer.json, IN_batch_result);
+        expect_text(answer.json, "durability", number == 0 ? "synced" : "relaxed");
+    }
+}
+
 /* Nothing is started when one message is not valid, and the path leads to it. */
 static void one_bad_message_refuses_the_batch(void **state)
 {
@@ -374,13 +390,13 @@ static void a_vanished_publisher_is_answered(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(headers_describe_the_message),      TEST(the_answer_says_where_it_went),
-        TEST(bad_headers_are_refused),           TEST(sizes_of_headers_are_bounded),
-        TEST(sizes_of_bodies_are_bounded),       TEST(refusals_are_told),
-        TEST(json_batches_are_decoded),          TEST(msgpack_batches_are_decoded_in_place),
-        TEST(one_bad_message_refuses_the_batch), TEST(batches_are_bounded),
-        TEST(partial_success_is_told),           TEST(no_success_is_a_problem),
-        TEST(a_vanished_publisher_is_answered),
+        TEST(headers_describe_the_message), TEST(the_answer_says_where_it_went),
+        TEST(bad_headers_are_refused),      TEST(sizes_of_headers_are_bounded),
+        TEST(sizes_of_bodies_are_bounded),  TEST(refusals_are_told),
+        TEST(json_batches_are_decoded),     TEST(msgpack_batches_are_decoded_in_place),
+        TEST(batches_say_their_durability), TEST(one_bad_message_refuses_the_batch),
+        TEST(batches_are_bounded),          TEST(partial_success_is_told),
+        TEST(no_success_is_a_problem),      TEST(a_vanished_publisher_is_answered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

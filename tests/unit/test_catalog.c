@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "broker/core/check.h"
+#include "broker/core/durability.h"
 #include "storage/memory.h"
 #include "tests/lib/fault.h"
 
@@ -59,11 +60,12 @@ static int setup(void **state)
 
 static void print_topic(const struct catalog_topic *topic, struct buf *out)
 {
-    buf_printf(out, "topic %u %s v%u state %d at %llu: %llu %llu %llu\n", topic->id, topic->name,
+    buf_printf(out, "topic %u %s v%u state %d at %llu: %llu %llu %llu %s\n", topic->id, topic->name,
                topic->version, (int)topic->state, (unsigned long long)topic->created_ms,
                (unsigned long long)topic->settings.retention_ms,
                (unsigned long long)topic->settings.retention_bytes,
-               (unsigned long long)topic->settings.dedup_window_ms);
+               (unsigned long long)topic->settings.dedup_window_ms,
+               durability_text(topic->settings.durability));
     for (uint32_t index = 0; index < topic->shard_count; index++) {
         const struct catalog_shard *shard = &topic->shards[index];
         assert_ptr_equal(shard->topic, topic);
@@ -322,7 +324,7 @@ static void settings_survive(void **state)
 {
     (void)state;
     struct catalog_change topic = topic_put("t", 2);
-    topic.topic_settings = (struct topic_settings){1, 2, 3};
+    topic.topic_settings = (struct topic_settings){1, 2, 3, DURABILITY_RELAXED};
     apply(topic, ERR_NONE);
     apply(topic_state("t", CATALOG_ACTIVE), ERR_NONE);
     struct catalog_change sub = sub_put("t", "s");
@@ -341,12 +343,36 @@ static void settings_survive(void **state)
     assert_int_equal(find("t")->settings.retention_ms, 1);
     assert_int_equal(find("t")->settings.retention_bytes, 2);
     assert_int_equal(find("t")->settings.dedup_window_ms, 3);
+    assert_int_equal(find("t")->settings.durability, DURABILITY_RELAXED);
     assert_int_equal(find("t")->created_ms, START_MS);
     assert_int_equal(read->settings.lease_ms, 10);
     assert_int_equal(read->settings.max_in_flight, 13);
     assert_true(read->settings.paused);
     assert_int_equal(read->start, START_TIME);
     assert_int_equal(read->start_value, 99);
+}
+
+/* Durabilities are told and read by name; a topic put without one is synced, and another one is a
+ * change. */
+static void durability_has_names(void **state)
+{
+    (void)state;
+    enum durability durability = DURABILITY_COUNT;
+    assert_false(durability_read(span_text(""), &durability));
+    assert_false(durability_read(span_text("Synced"), &durability));
+    assert_int_equal(durability, DURABILITY_COUNT);
+    assert_int_equal(make_topic("t", 1)->settings.durability, DURABILITY_SYNCED);
+    for (int number = DURABILITY_COUNT - 1; number >= 0; number--) {
+        const char *text = durability_text((enum durability)number);
+        struct catalog_change change = topic_put("t", 1);
+        assert_true(durability_read(span_text(text), &durability));
+        assert_int_equal(durability, number);
+        change.topic_settings.durability = durability;
+        assert_true(apply(change, ERR_NONE).changed);
+        must(load());
+        assert_int_equal(find("t")->settings.durability, number);
+        assert_false(apply(change, ERR_NONE).changed);
+    }
 }
 
 /* ---- changing ------------------------------------------------------------------------------- */
@@ -765,6 +791,7 @@ int main(void)
         TEST(names),
         TEST(ids_are_never_reused),
         TEST(settings_survive),
+        TEST(durability_has_names),
         TEST(topic_put_again),
         TEST(sub_put_again),
         TEST(preconditions),

@@ -515,7 +515,7 @@ static void inspect_tells(void **state)
     (void)state;
     static const char *const expected[] = {
         "topic 1: 2 shards here, 1 subscriptions, retention 0 ms and 4096 bytes, ",
-        " bytes, idempotency window 600000 ms\n",
+        " bytes, idempotency window 600000 ms, synced\n",
         "  shard 10 (number 0): next sequence 5, hashes 0000000000000000 to 7ffffffffffffffe\n",
         "    retained from 0, 290 bytes\n",
         "    being released: 3 to 4\n",

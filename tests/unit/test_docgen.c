@@ -377,11 +377,28 @@ static void a_missing_section_is_named(void **state)
 {
     (void)state;
     static const char *const needed[] = {
-        "states",           "moves",          "routes",         "problems",
-        "documents",        "settings",       "metrics",        "tables",
-        "commands",         "document topic", "document batch", "document subscription",
-        "document pull",    "document ack",   "document nack",  "document extend",
-        "document redrive", "document purge", "document seek",  "document log_level",
+        "states",
+        "moves",
+        "routes",
+        "problems",
+        "documents",
+        "settings",
+        "metrics",
+        "tables",
+        "commands",
+        "codes",
+        "wire",
+        "document topic",
+        "document batch",
+        "document subscription",
+        "document pull",
+        "document ack",
+        "document nack",
+        "document extend",
+        "document redrive",
+        "document purge",
+        "document seek",
+        "document log_level",
     };
     enum { COUNT = sizeof needed / sizeof needed[0] };
     for (size_t missing = 0; missing <= COUNT; missing++) {

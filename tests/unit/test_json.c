@@ -165,54 +165,6 @@ static void a_full_buffer_is_an_error(void **state)
     buf_deinit(&out);
 }
 
-/* Bytes are text when they are UTF-8 without control characters; lines may be separated. The odd
- * byte is found wherever it stands in the words that are looked at together. */
-static void bytes_are_classified(void **state)
-{
-    (void)state;
-    static const struct {
-        struct span bytes;
-        enum json_class expected;
-    } cases[] = {
-        {BYTES(""), JSON_PLAIN},
-        {BYTES("a"), JSON_PLAIN},
-        {BYTES("\xc3\xa9"), JSON_PLAIN},
-        {BYTES("\xe0\xa0\x80"), JSON_PLAIN},
-        {BYTES("\xed\x9f\xbf"), JSON_PLAIN},
-        {BYTES("\xf0\x90\x80\x80"), JSON_PLAIN},
-        {BYTES("\xf4\x8f\xbf\xbf"), JSON_PLAIN},
-        {BYTES("\n"), JSON_LINES},
-        {BYTES("\t"), JSON_LINES},
-        {BYTES("\r"), JSON_LINES},
-        {BYTES("\0"), JSON_BINARY},
-        {BYTES("\x1f"), JSON_BINARY},
-        {BYTES("\x7f"), JSON_BINARY},
-        {BYTES("\x80"), JSON_BINARY},
-        {BYTES("\xc3"), JSON_BINARY},
-        {BYTES("\xc1\xbf"), JSON_BINARY},
-        {BYTES("\xe0\x9f\xbf"), JSON_BINARY},
-        {BYTES("\xed\xa0\x80"), JSON_BINARY},
-        {BYTES("\xe2\x82"), JSON_BINARY},
-        {BYTES("\xe2\x82\x28"), JSON_BINARY},
-        {BYTES("\xf0\x8f\xbf\xbf"), JSON_BINARY},
-        {BYTES("\xf4\x90\x80\x80"), JSON_BINARY},
-        {BYTES("\xf5\x80\x80\x80"), JSON_BINARY},
-        {BYTES("\xff"), JSON_BINARY},
-    };
-    for (size_t index = 0; index < sizeof cases / sizeof cases[0]; index++) {
-        for (size_t place = 0; place <= 20; place++) {
-            uint8_t bytes[32];
-            memset(bytes, 'x', sizeof bytes);
-            memcpy(bytes + place, cases[index].bytes.data, cases[index].bytes.size);
-            /* At the end, and with more behind it. */
-            size_t end = place + cases[index].bytes.size;
-            assert_int_equal(json_classify(span_of(bytes, end)), cases[index].expected);
-            assert_int_equal(json_classify(span_of(bytes, end + 8)), cases[index].expected);
-        }
-    }
-    assert_int_equal(json_classify(span_of(NULL, 0)), JSON_PLAIN);
-}
-
 /* A string is escaped where JSON asks for it, and always valid: other bytes become U+FFFD. */
 static void strings_are_escaped(void **state)
 {
@@ -306,8 +258,8 @@ int main(void)
         cmocka_unit_test(values_become_msgpack), cmocka_unit_test(nonsense_is_refused),
         cmocka_unit_test(depth_is_bounded),      cmocka_unit_test(brackets_do_not_take_all_memory),
         cmocka_unit_test(small_messages_fit),    cmocka_unit_test(a_full_buffer_is_an_error),
-        cmocka_unit_test(bytes_are_classified),  cmocka_unit_test(strings_are_escaped),
-        cmocka_unit_test(base64_goes_both_ways), cmocka_unit_test(bad_base64_is_refused),
+        cmocka_unit_test(strings_are_escaped),   cmocka_unit_test(base64_goes_both_ways),
+        cmocka_unit_test(bad_base64_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

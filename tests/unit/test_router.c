@@ -242,6 +242,28 @@ static void test_publish_busy(void **state)
     volumes_close(&volumes);
 }
 
+/* What was published says how safe it is: answered before its commit, as a relaxed topic's is on
+ * every volume from the change on, or after it. */
+static void test_publish_durability(void **state)
+{
+    (void)state;
+    struct volumes volumes;
+    struct publishing publishing;
+    open_volumes(&volumes, 2);
+    fill_batch(&volumes, &publishing);
+    assert_int_equal(publish_batch(&volumes, &publishing, BATCH, false), ERR_NONE);
+    assert_int_equal(publishing.publish.durability, DURABILITY_SYNCED);
+    assert_int_equal(volumes_put_relaxed(&volumes, "t", 8), ERR_NONE);
+    assert_int_equal(publish_batch(&volumes, &publishing, BATCH, false), ERR_NONE);
+    assert_int_equal(publishing.publish.durability, DURABILITY_RELAXED);
+    assert_int_equal(publish_batch(&volumes, &publishing, 1, true), ERR_NONE);
+    assert_int_equal(publishing.publish.durability, DURABILITY_RELAXED);
+    assert_int_equal(volumes_put_topic(&volumes, "t", 8), ERR_NONE);
+    assert_int_equal(publish_batch(&volumes, &publishing, BATCH, false), ERR_NONE);
+    assert_int_equal(publishing.publish.durability, DURABILITY_SYNCED);
+    volumes_close(&volumes);
+}
+
 /* A failed volume refuses the messages of its shards; the others' are taken. */
 static void test_publish_failed_volume(void **state)
 {
@@ -688,6 +710,7 @@ int main(void)
         cmocka_unit_test(test_atomic),
         cmocka_unit_test(test_publish_refused),
         cmocka_unit_test(test_publish_busy),
+        cmocka_unit_test(test_publish_durability),
         cmocka_unit_test(test_publish_failed_volume),
         cmocka_unit_test(test_settle),
         cmocka_unit_test(test_settle_failed_volume),

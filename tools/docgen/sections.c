@@ -3,6 +3,7 @@
 #include "broker/config/config.h"
 #include "broker/core/lifecycle.h"
 #include "broker/http/routes.h"
+#include "broker/wire/message.h"
 #include "tools/docgen/documents.h"
 
 struct row {
@@ -216,6 +217,100 @@ static void print_commands(const struct page *page, struct buf *out)
     print_rows(commands, sizeof commands / sizeof commands[0], "command", out);
 }
 
+static void print_codes(const struct page *page, struct buf *out)
+{
+    (void)page;
+    buf_append_text(out, "| number | code | retryable |\n| --- | --- | --- |\n");
+    for (size_t index = 1; index < sizeof errors / sizeof errors[0]; index++) {
+        enum err_code code = (enum err_code)errors[index].number;
+        buf_printf(out, "| %u | `%s` | %s |\n", errors[index].number, err_slug(code),
+                   err_retryable(code) ? "yes" : "");
+    }
+}
+
+static const char *const wire_kinds[] = {
+    [WIRE_KIND_U32] = "U32",   [WIRE_KIND_U64] = "U64",     [WIRE_KIND_MAYBE] = "MAYBE",
+    [WIRE_KIND_BOOL] = "BOOL", [WIRE_KIND_NAME] = "NAME",   [WIRE_KIND_TEXT] = "TEXT",
+    [WIRE_KIND_NOTE] = "NOTE", [WIRE_KIND_BYTES] = "BYTES", [WIRE_KIND_MAP] = "MAP",
+};
+
+/* What a value of the field is bounded by, in words; a boolean by nothing. */
+static void print_wire_bounds(const struct wire_field *field, struct buf *out)
+{
+    static const char *const units[] = {
+        [WIRE_KIND_NAME] = " bytes",  [WIRE_KIND_TEXT] = " bytes", [WIRE_KIND_NOTE] = " bytes",
+        [WIRE_KIND_BYTES] = " bytes", [WIRE_KIND_MAP] = " pairs",  [WIRE_KIND_LIST] = " records",
+    };
+    const char *unit = units[field->kind] == NULL ? "" : units[field->kind];
+    bool is_open = field->max == UINT64_MAX || (field->max == UINT32_MAX && unit[0] == '\0');
+    if (field->kind == WIRE_KIND_BOOL || (is_open && field->min == 0)) {
+        return;
+    }
+    if (is_open) {
+        buf_printf(out, "%llu or more", (unsigned long long)field->min);
+    } else if (field->min == field->max) {
+        buf_printf(out, "%llu%s", (unsigned long long)field->min, unit);
+    } else {
+        buf_printf(out, "%llu to %llu%s", (unsigned long long)field->min,
+                   (unsigned long long)field->max, unit);
+    }
+}
+
+static void print_wire_fields(const struct wire_shape *shape, struct buf *out)
+{
+    if (shape->field_count == 0) {
+        buf_append_text(out, "No fields.\n\n");
+        return;
+    }
+    buf_append_text(out, "| field | kind | needed | bounds | meaning |\n"
+                         "| --- | --- | --- | --- | --- |\n");
+    for (uint32_t index = 0; index < shape->field_count; index++) {
+        const struct wire_field *field = &shape->fields[index];
+        buf_printf(out, "| `%s` | ", field->name);
+        if (field->kind == WIRE_KIND_LIST) {
+            buf_printf(out, "list of %s", wire_record_shape(field->record)->name);
+        } else {
+            buf_append_text(out, wire_kinds[field->kind]);
+        }
+        buf_append_text(out, field->is_required ? " | yes | " : " |  | ");
+        print_wire_bounds(field, out);
+        buf_append_text(out, " | ");
+        print_end(field->text, out);
+    }
+    buf_append_text(out, "\n");
+}
+
+/* Each message, and after the first that has a list of it, the record. */
+static void print_wire(const struct page *page, struct buf *out)
+{
+    static const char *const roles[] = {
+        [WIRE_ROLE_NONE] = "",
+        [WIRE_ROLE_PUBLISH] = ", role publish",
+        [WIRE_ROLE_CONSUME] = ", role consume",
+        [WIRE_ROLE_ADMIN] = ", role admin",
+    };
+    bool is_printed[WIRE_RECORDS] = {false};
+    uint32_t count;
+    const struct wire_shape *shapes = wire_shapes(&count);
+    (void)page;
+    for (uint32_t place = 0; place < count; place++) {
+        const struct wire_shape *shape = &shapes[place];
+        buf_printf(out, "**%u `%s`** (%s%s): %s.\n\n", (unsigned)shape->type, shape->name,
+                   shape->sender == WIRE_FROM_CLIENT ? "client" : "broker", roles[shape->role],
+                   shape->text);
+        print_wire_fields(shape, out);
+        for (uint32_t index = 0; index < shape->field_count; index++) {
+            enum wire_record record = shape->fields[index].record;
+            if (record != WIRE_RECORD_NONE && !is_printed[record]) {
+                is_printed[record] = true;
+                buf_printf(out, "Record `%s`: %s.\n\n", wire_record_shape(record)->name,
+                           wire_record_shape(record)->text);
+                print_wire_fields(wire_record_shape(record), out);
+            }
+        }
+    }
+}
+
 /* ---- all of them -------------------------------------------------------------------------------
  */
 
@@ -232,6 +327,8 @@ static const struct {
     {"metrics", print_metrics},
     {"tables", print_tables},
     {"commands", print_commands},
+    {"codes", print_codes},
+    {"wire", print_wire},
 };
 
 bool section_print(const struct page *page, struct span name, struct buf *out)

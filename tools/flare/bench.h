@@ -16,6 +16,7 @@ struct bench_settings {
     uint64_t count;   /* messages that are measured */
     uint64_t backlog; /* messages that lie there before and afterwards */
     const char *topic;
+    const char *durability; /* of the topic */
     char host[256];
     char port[8];
     uint64_t timeout_ms;

@@ -17,7 +17,8 @@ enum {
     BENCH_BATCH,
     BENCH_SHARDS,
     BENCH_BACKLOG,
-    BENCH_KEEP
+    BENCH_KEEP,
+    BENCH_DURABILITY
 };
 enum { REDIS_WORK, REDIS_CONNECTIONS, REDIS_SIZE, REDIS_COUNT, REDIS_BATCH, REDIS_ADDRESS };
 enum {
@@ -70,6 +71,12 @@ enum { FILL_BATCH = 500, FILL_CONNECTIONS = 4, TIMEOUT_MS = 60000, NAME_SIZE = 3
         .name = "keep", .kind = OPTION_FLAG, .help = "do not delete the topic afterwards"          \
     }
 
+#define DURABILITY_ROW                                                                             \
+    {                                                                                              \
+        .name = "durability", .kind = OPTION_CHOICE, .value = "synced|relaxed",                    \
+        .help = "of the topic; default synced"                                                     \
+    }
+
 static const struct option_row publish_options[] = {
     [BENCH_CONNECTIONS] = CONNECTIONS_ROW("64"),
     [BENCH_SIZE] = SIZE_ROW,
@@ -78,6 +85,7 @@ static const struct option_row publish_options[] = {
     [BENCH_SHARDS] = SHARDS_ROW,
     [BENCH_BACKLOG] = BACKLOG_ROW,
     [BENCH_KEEP] = KEEP_ROW,
+    [BENCH_DURABILITY] = DURABILITY_ROW,
     {.name = NULL},
 };
 
@@ -89,6 +97,7 @@ static const struct option_row consume_options[] = {
     [BENCH_SHARDS] = SHARDS_ROW,
     [BENCH_BACKLOG] = BACKLOG_ROW,
     [BENCH_KEEP] = KEEP_ROW,
+    [BENCH_DURABILITY] = DURABILITY_ROW,
     {.name = NULL},
 };
 
@@ -205,12 +214,15 @@ static void read_settings(struct bench_settings *settings, const struct argument
     settings->count = arguments_number(arguments, BENCH_COUNT, 200000);
     settings->backlog = arguments_number(arguments, BENCH_BACKLOG, 0);
     settings->timeout_ms = TIMEOUT_MS;
+    const struct option_value *durability = &arguments->values[BENCH_DURABILITY];
+    settings->durability = durability->set ? durability->text : "synced";
 }
 
 static err_t create_topic(struct cli *cli, const struct bench_settings *settings)
 {
     struct request request;
-    json_t *document = json_pack("{s:I}", "shards", (json_int_t)settings->shards);
+    json_t *document = json_pack("{s:I, s:s}", "shards", (json_int_t)settings->shards, "durability",
+                                 settings->durability);
     request_init(&request, "PUT", "/v1/topics/{}", settings->topic);
     request_header(&request, "If-None-Match", "*");
     request_json(&request, document);
@@ -332,7 +344,7 @@ static err_t publish_run(struct cli *cli, const struct arguments *arguments)
     err_t err = publish_measured(cli, &settings, &result);
     progress_done(&progress);
     TRY(err);
-    print_result(&settings, "publish", "synced", &result,
+    print_result(&settings, "publish", settings.durability, &result,
                  (const char *const[LOAD_KINDS]){"publish", NULL});
     return remove_topic(cli, &settings, arguments->values[BENCH_KEEP].set);
 }
@@ -361,7 +373,7 @@ static err_t consume_run(struct cli *cli, const struct arguments *arguments)
     err_t err = consume_measured(cli, &settings, &result);
     progress_done(&progress);
     TRY(err);
-    print_result(&settings, "consume", "synced", &result,
+    print_result(&settings, "consume", settings.durability, &result,
                  (const char *const[LOAD_KINDS]){"pull", "ack"});
     return remove_topic(cli, &settings, arguments->values[BENCH_KEEP].set);
 }
@@ -470,7 +482,8 @@ const struct cli_command bench_commands[] = {
      .summary = "Measure publishing over HTTP; prints JSON",
      .details = "Creates a topic of its own, and checks that the broker holds every message.",
      .examples = "  flare bench publish --connections 64 --size 1024\n"
-                 "  flare bench publish --connections 4 --batch 100 --count 1000000\n",
+                 "  flare bench publish --connections 4 --batch 100 --count 1000000\n"
+                 "  flare bench publish --durability relaxed\n",
      .options = publish_options,
      .run = publish_run},
     {.name = "bench consume",

@@ -302,7 +302,7 @@ const struct cli_command pub_commands[] = {
      .summary = "Publish one message, or one for each line of a file or standard input",
      .details =
          "Without MESSAGE, or with -, lines are read from standard input. A message counts as\n"
-         "published when the broker has flushed it. When a line fails the command stops; with\n"
+         "published when the broker has confirmed it. When a line fails the command stops; with\n"
          "--idempotency-key it can be run again and publishes only what is missing.",
      .examples = "  flare pub orders 'hello' --key customer-7 --attr source=shop\n"
                  "  flare pub orders --file orders.txt --key-separator :\n"

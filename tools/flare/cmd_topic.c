@@ -3,7 +3,7 @@
 
 #include "tools/flare/output.h"
 
-enum { TOPIC_SHARDS, TOPIC_RETENTION, TOPIC_RETENTION_BYTES, TOPIC_WINDOW };
+enum { TOPIC_SHARDS, TOPIC_RETENTION, TOPIC_RETENTION_BYTES, TOPIC_WINDOW, TOPIC_DURABILITY };
 enum { REMOVE_YES };
 
 static const struct option_row put_options[] = {
@@ -29,6 +29,11 @@ static const struct option_row put_options[] = {
                       .max = 604800000,
                       .value = "TIME",
                       .help = "how long idempotency keys are remembered; default 5m, 0 never"},
+    [TOPIC_DURABILITY] = {.name = "durability",
+                          .kind = OPTION_CHOICE,
+                          .value = "synced|relaxed",
+                          .help =
+                              "a publish is answered after its flush, or before; default synced"},
     {.name = NULL},
 };
 
@@ -46,6 +51,7 @@ static const struct field topic_fields[] = {
     {"RETENTION-SIZE", "retention.bytes", FIELD_SIZE},
     {"IDEMPOTENCY", "idempotency_window_ms", FIELD_DURATION},
     {"CREATED", "created_at", FIELD_TEXT},
+    {"DURABILITY", "durability", FIELD_TEXT},
     {.title = NULL},
 };
 
@@ -56,6 +62,10 @@ static err_t topic_write(struct cli *cli, const struct arguments *arguments, boo
     json_t *document = json_object();
     cli_set_number(document, "shards", arguments, TOPIC_SHARDS);
     cli_set_number(document, "idempotency_window", arguments, TOPIC_WINDOW);
+    if (arguments->values[TOPIC_DURABILITY].set) {
+        (void)json_object_set_new(document, "durability",
+                                  json_string(arguments->values[TOPIC_DURABILITY].text));
+    }
     if (arguments->values[TOPIC_RETENTION].set || arguments->values[TOPIC_RETENTION_BYTES].set) {
         json_t *retention = json_object();
         cli_set_number(retention, "age", arguments, TOPIC_RETENTION);
@@ -182,7 +192,8 @@ static err_t shard_list(struct cli *cli, const struct arguments *arguments)
 #define PUT_DETAILS                                                                                \
     "It replaces the whole configuration: an option that is not given takes its default.\n"        \
     "Without --retention and --retention-bytes a message is kept until every subscription\n"       \
-    "has finished it."
+    "has finished it. With --durability relaxed publishing is faster, and a crash of the\n"        \
+    "broker or the machine may lose the last messages that were published."
 
 const struct cli_command topic_commands[] = {
     {.name = "topic put",
@@ -190,7 +201,8 @@ const struct cli_command topic_commands[] = {
      .summary = "Create a topic or replace its configuration",
      .details = PUT_DETAILS,
      .examples = "  flare topic put orders\n"
-                 "  flare topic put orders --shards 8 --retention 24h\n",
+                 "  flare topic put orders --shards 8 --retention 24h\n"
+                 "  flare topic put clicks --durability relaxed\n",
      .options = put_options,
      .operands_min = 1,
      .operands_max = 1,
