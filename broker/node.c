@@ -429,6 +429,7 @@ err_t node_start(uv_loop_t *loop, const struct config *config, const struct cloc
     TRY_OUT(reconcile(node));
     TRY_OUT(start_http(node));
     TRY_OUT(start_wire(node));
+    api_set_wire(node->api, node_wire_address(node));
     *out = node;
     return NULL;
 out:
