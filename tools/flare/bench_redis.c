@@ -54,8 +54,9 @@ struct redis_fixed {
     struct buf last;     /* the last reply */
 };
 
-static bool fixed_next(void *user, uint32_t connection, struct load_request *out)
+static bool fixed_next(void *user, uint32_t connection, uint32_t slot, struct load_request *out)
 {
+    (void)slot;
     struct redis_fixed *fixed = user;
     (void)connection;
     if (fixed->unsent == 0) {
@@ -94,8 +95,8 @@ static uint64_t fixed_count(void *user)
 static err_t run_fixed(const struct bench_settings *settings, struct redis_fixed *fixed,
                        uint64_t requests, uint32_t connections, struct load_result *out)
 {
-    static const struct load_driver driver = {fixed_next, load_frame_resp, fixed_reply, fixed_done,
-                                              fixed_count};
+    static const struct load_driver driver = {fixed_next, load_frame_resp, fixed_reply,
+                                              fixed_done, fixed_count,     NULL};
     struct load_options options = {.host = settings->host,
                                    .port = settings->port,
                                    .connections = connections,
@@ -175,8 +176,9 @@ struct redis_consume {
     uint64_t acked;
 };
 
-static bool consume_next(void *user, uint32_t connection, struct load_request *out)
+static bool consume_next(void *user, uint32_t connection, uint32_t slot, struct load_request *out)
 {
+    (void)slot;
     struct redis_consume *consume = user;
     struct redis_consumer *consumer = &consume->consumers[connection];
     if (consumer->id_count == 0) {
@@ -282,7 +284,7 @@ static void build_consumer(const struct bench_settings *settings, struct redis_c
 err_t bench_redis_consume_run(const struct bench_settings *settings, struct load_result *out)
 {
     static const struct load_driver driver = {consume_next, load_frame_resp, consume_reply,
-                                              consume_done, consume_count};
+                                              consume_done, consume_count,   NULL};
     struct redis_consume consume = {.settings = settings};
     struct load_options options = {.host = settings->host,
                                    .port = settings->port,

@@ -71,14 +71,13 @@ err_t cli_configure(struct cli *cli, const struct arguments *arguments)
     cli->url = cli->settings.values[SETTING_URL].text;
     cli->timeout_ms = cli->settings.values[SETTING_TIMEOUT].number;
     cli->quiet = globals[GLOBAL_QUIET].set;
+    cli->print = globals[GLOBAL_CURL].set;
     cli->trace = globals[GLOBAL_TRACE].set;
     take_format(cli);
     if (scope != CLI_BROKER) {
         return NULL;
     }
-    struct client_options options = {.url = cli->url,
-                                     .timeout_ms = cli->timeout_ms,
-                                     .print = globals[GLOBAL_CURL].set,
-                                     .trace = cli->trace};
+    struct client_options options = {
+        .url = cli->url, .timeout_ms = cli->timeout_ms, .print = cli->print, .trace = cli->trace};
     return client_create(&options, &cli->client);
 }

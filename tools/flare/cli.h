@@ -26,6 +26,7 @@ struct cli {
     enum cli_format format;
     bool quiet;
     bool color;    /* of standard output */
+    bool print;    /* --curl */
     bool trace;    /* what is sent and received goes to standard error */
     int blame;     /* exit code of an error that is not the broker's; 0: by its code */
     int exit_code; /* when the command succeeds; 0 unless it says otherwise */
