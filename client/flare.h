@@ -9,10 +9,10 @@
  * threads of their own and may call everything but flare_stream_close of their stream and
  * flare_close.
  *
- * Errors are values (flare_error.h). Texts are UTF-8 and terminated by a zero byte unless they come
- * with a size. Structs of options may be zeroed: 0 stands for the default. Durations are in the
- * unit their name ends with. What is passed in is borrowed for the call only and copied where it is
- * needed longer; what a callback is given is valid until it returns. */
+ * Errors are values (<flare/error.h>). Texts are UTF-8 and terminated by a zero byte unless they
+ * come with a size. Structs of options may be zeroed: 0 stands for the default. Durations are in
+ * the unit their name ends with. What is passed in is borrowed for the call only and copied where
+ * it is needed longer; what a callback is given is valid until it returns. */
 #ifndef FLARE_H
 #define FLARE_H
 

@@ -116,6 +116,7 @@ struct publish_result {
 struct publish {
     uint32_t topic_id;
     bool atomic;
+    struct span batch_key; /* idempotency key of this part of a batch; empty: none */
     const struct message_in *messages;
     uint32_t count;
     struct publish_result *results; /* `count` of them */

@@ -1,7 +1,12 @@
 /* The idempotency window (DEDUP): which message an idempotency key has already made.
  *
  * Key: topic u32, XXH3-128 of the idempotency key. Value: version u8, zero 3 bytes, shard u32,
- * sequence u64, payload hash u64, expires u64. */
+ * sequence u64, payload hash u64, expires u64.
+ *
+ * A batch with a key of its own has one row for all its messages in a volume: the key is hashed
+ * with another seed, the version is another, shard stands for the number of messages, sequence is
+ * 0, and runs of messages in order follow: shard u32, count u32, first sequence u64; shard 0 and
+ * the error code instead of the sequence for those that were refused. */
 #ifndef CORE_DEDUP_H
 #define CORE_DEDUP_H
 
@@ -23,6 +28,12 @@ err_t dedup_look(struct core *core, const struct topic *topic, const struct mess
                  struct publish_result *result, enum dedup_verdict *out) MUST_CHECK;
 err_t dedup_note(struct core *core, const struct topic *topic, const struct message_in *message,
                  const struct publish_result *result) MUST_CHECK;
+/* The same for a whole publish with a batch key: on REPLAY its results are filled. */
+bool dedup_applies_to_batch(const struct topic *topic, const struct publish *publish);
+err_t dedup_look_batch(struct core *core, const struct topic *topic, const struct publish *publish,
+                       enum dedup_verdict *out) MUST_CHECK;
+err_t dedup_note_batch(struct core *core, const struct topic *topic,
+                       const struct publish *publish) MUST_CHECK;
 err_t dedup_expire(struct core *core, const uint8_t key[DEDUP_KEY_SIZE]) MUST_CHECK;
 
 #endif

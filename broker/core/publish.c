@@ -153,6 +153,35 @@ static err_t check_all(struct core *core, const struct topic *topic, const struc
     return NULL;
 }
 
+/* Each message by itself; a batch with a key is remembered unless all of it was refused. */
+static err_t publish_all(struct core *core, const struct topic *topic,
+                         const struct publish *publish)
+{
+    bool any = false;
+    for (uint32_t index = 0; index < publish->count; index++) {
+        TRY(publish_one(core, topic, &publish->messages[index], &publish->results[index]));
+        any = any || publish->results[index].code == ERR_NONE;
+    }
+    return any && dedup_applies_to_batch(topic, publish) ? dedup_note_batch(core, topic, publish)
+                                                         : NULL;
+}
+
+/* Whether the batch has been published before, or others under its key: then the results say so. */
+static err_t look_batch(struct core *core, const struct topic *topic, const struct publish *publish,
+                        struct reply *reply, bool *is_done)
+{
+    enum dedup_verdict verdict = DEDUP_NEW;
+    if (dedup_applies_to_batch(topic, publish)) {
+        TRY(dedup_look_batch(core, topic, publish, &verdict));
+    }
+    *is_done = verdict != DEDUP_NEW;
+    if (verdict == DEDUP_REUSED) {
+        refuse_all(publish, ERR_IDEMPOTENCY_REUSED);
+        reply_fail(reply, ERR_IDEMPOTENCY_REUSED, "batch_key: it was used with other messages");
+    }
+    return NULL;
+}
+
 err_t messages_publish(struct core *core, const struct command *command, struct reply *reply)
 {
     const struct publish *publish = &command->publish;
@@ -169,6 +198,11 @@ err_t messages_publish(struct core *core, const struct command *command, struct 
                    "the volume is full; what is in it can still be pulled and acknowledged");
         return NULL;
     }
+    bool is_done = false;
+    TRY(look_batch(core, topic, publish, reply, &is_done));
+    if (is_done) {
+        return NULL;
+    }
     core->published_ms = core->now_ms;
     bool ok = true;
     if (publish->atomic) {
@@ -178,9 +212,7 @@ err_t messages_publish(struct core *core, const struct command *command, struct 
         reply_fail(reply, ERR_ABORTED, NULL);
         return NULL;
     }
-    for (uint32_t index = 0; index < publish->count; index++) {
-        TRY(publish_one(core, topic, &publish->messages[index], &publish->results[index]));
-    }
+    TRY(publish_all(core, topic, publish));
     reply->early = topic_answers_early(core, topic);
     return NULL;
 }

@@ -27,6 +27,7 @@ struct api_limits {
 struct api_options {
     struct router *router;
     const struct clock *clock;
+    const struct clock *socket_clock; /* the server's; NULL: the same one */
     struct metrics
         *metrics; /* shared with the volumes; the api counts requests and shows all of it */
     struct api_limits limits;
@@ -39,6 +40,10 @@ err_t api_create(const struct api_options *options, struct api **out) MUST_CHECK
 /* The server whose counters /metrics and /v1/status show; the server is created with the api, so it
  * comes after. */
 void api_set_server(struct api *api, const struct http_server *server);
+
+/* Where the wire protocol is served, for /v1/status: HOST:PORT, or "" when it is not. Borrowed for
+ * as long as the api. */
+void api_set_wire(struct api *api, const char *address);
 
 /* From now on /readyz says no. */
 void api_drain(struct api *api);

@@ -22,6 +22,7 @@ struct api {
     struct router *router;
     const struct clock *clock;
     const struct http_server *server; /* NULL: not yet */
+    const char *wire_address;
     uint64_t started_ms;
     uint64_t started_us;
     bool stopping;
@@ -138,6 +139,9 @@ struct api_figures {
 void api_figures_gather(const struct router_operation *operation, struct api_figures *figures,
                         size_t count);
 struct api_figures *api_figures_find(struct api_figures *figures, size_t count, uint32_t sub_id);
+
+/* Of an enum dead_reason as it is stored: "attempts"; "none" for one that is not known. */
+const char *api_reason_name(uint8_t reason);
 
 /* The openapi document (openapi.c). */
 void openapi_print(const char *version, struct buf *out);

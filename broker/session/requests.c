@@ -193,8 +193,8 @@ static err_t publish_start(struct session_request *request)
     if (count < 1 || count > count_max) {
         return ERR(INVALID, "messages: must be between 1 and %u", count_max);
     }
-    *publish =
-        (struct router_publish){.topic = wire->topic, .atomic = wire->atomic, .count = count};
+    *publish = (struct router_publish){
+        .topic = wire->topic, .atomic = wire->atomic, .batch_key = wire->batch_key, .count = count};
     publish->messages = request_alloc(request, count, sizeof *publish->messages);
     publish->results = request_alloc(request, count, sizeof *publish->results);
     if (publish->messages == NULL || publish->results == NULL) {

@@ -47,14 +47,15 @@ struct router_operation {
 };
 
 /* Publishes. `messages[i].shard_id` is chosen by the router from `key`, else from the idempotency
- * key, else round robin; the caller fills the rest, `payload_hash` included (router_payload_hash).
- * result.code tells of the whole (NOT_FOUND, NOT_ATOMIC ...); when it is NONE or ABORTED, `results`
- * tell of each message, and `durability` of how safe those that were published are now: RELAXED
- * when any was answered before its commit. */
+ * key, else from the batch key, else round robin; the caller fills the rest, `payload_hash`
+ * included (router_payload_hash). result.code tells of the whole (NOT_FOUND, NOT_ATOMIC ...); when
+ * it is NONE or ABORTED, `results` tell of each message, and `durability` of how safe those that
+ * were published are now: RELAXED when any was answered before its commit. */
 struct router_publish {
     struct router_operation operation;
     struct span topic;
     bool atomic;
+    struct span batch_key; /* the whole is published once under it; empty: none */
     struct message_in *messages;
     uint32_t count;
     struct publish_result *results; /* the caller's, `count` of them */

@@ -50,21 +50,23 @@ static void publish_advance(struct router_operation *operation, struct router_ca
     router_finish(operation);
 }
 
-static void choose_shard(struct catalog_topic *topic, struct message_in *message,
-                         const struct catalog_shard **out)
+/* A repeated publish must find the first one's shard. */
+static const struct catalog_shard *choose_shard(struct catalog_topic *topic,
+                                                const struct router_publish *publish,
+                                                struct message_in *message)
 {
-    const struct catalog_shard *shard;
-    if (message->key.size > 0) {
-        shard = catalog_topic_shard(topic, XXH3_64bits(message->key.data, message->key.size));
-    } else if (message->idempotency_key.size > 0) {
-        /* A repeated publish must find the first one's shard. */
-        shard = catalog_topic_shard(
-            topic, XXH3_64bits(message->idempotency_key.data, message->idempotency_key.size));
-    } else {
+    const struct span keys[] = {message->key, message->idempotency_key, publish->batch_key};
+    const struct catalog_shard *shard = NULL;
+    for (size_t index = 0; shard == NULL && index < sizeof keys / sizeof keys[0]; index++) {
+        if (keys[index].size > 0) {
+            shard = catalog_topic_shard(topic, XXH3_64bits(keys[index].data, keys[index].size));
+        }
+    }
+    if (shard == NULL) {
         shard = &topic->shards[topic->round_robin++ % topic->shard_count];
     }
     message->shard_id = shard->place.shard_id;
-    *out = shard;
+    return shard;
 }
 
 static uint32_t message_size(const struct message_in *message)
@@ -81,6 +83,7 @@ static void send_publish(struct router_publish *publish, struct router_call *cal
     }
     part.topic_id = topic_id;
     part.atomic = publish->atomic;
+    part.batch_key = publish->batch_key;
     call->call.command.publish = part;
     call->call.size = size > UINT32_MAX ? UINT32_MAX : (uint32_t)size;
     router_call_send(publish->operation.router, call);
@@ -168,8 +171,7 @@ void router_start_publish(struct router *router, struct router_publish *publish)
     assert(volumes != NULL);
     bool one_volume = true;
     for (uint32_t index = 0; index < publish->count; index++) {
-        const struct catalog_shard *shard = NULL;
-        choose_shard(topic, &publish->messages[index], &shard);
+        const struct catalog_shard *shard = choose_shard(topic, publish, &publish->messages[index]);
         volumes[index] = shard->volume;
         one_volume = one_volume && volumes[index] == volumes[0];
     }

@@ -227,6 +227,19 @@ static void draw_message(struct workload *workload, const struct volume *volume,
     message->payload_hash = XXH3_64bits(message->key.data, size);
 }
 
+/* A key of the whole publish: often with what was first published under it. */
+static void draw_batch_key(struct workload *workload, const struct model_topic *topic,
+                           struct publish *publish, struct slot *slot)
+{
+    uint32_t key = workload_below(workload, MODEL_BATCHES_MAX);
+    const struct model_batch *batch = topic == NULL ? NULL : &topic->batches[key];
+    publish->batch_key = span_of(workload->keys[key], sizeof workload->keys[key]);
+    if (batch != NULL && batch->count > 0 && !WORKLOAD_CHANCE(workload, 4)) {
+        publish->count = batch->count;
+        memcpy(slot->messages, batch->messages, batch->count * sizeof *batch->messages);
+    }
+}
+
 static void draw_publish(struct workload *workload, struct volume *volume, struct command *command,
                          struct slot *slot)
 {
@@ -248,6 +261,9 @@ static void draw_publish(struct workload *workload, struct volume *volume, struc
     };
     for (uint32_t index = 0; index < publish->count; index++) {
         draw_message(workload, volume, topic, &slot->messages[index]);
+    }
+    if (WORKLOAD_CHANCE(workload, workload->swarm.keyed_in)) {
+        draw_batch_key(workload, topic, publish, slot);
     }
 }
 

@@ -18,7 +18,8 @@
 #include "tests/sim/trace.h"
 
 enum {
-    MODEL_KEYS_MAX = 1024, /* idempotency keys; each is its number, four bytes big-endian */
+    MODEL_KEYS_MAX = 1024,  /* idempotency keys; each is its number, four bytes big-endian */
+    MODEL_BATCHES_MAX = 64, /* batch keys of a topic, numbered likewise */
     MODEL_STATES = MESSAGE_DONE + 1,
 };
 
@@ -44,13 +45,22 @@ struct model_first {
     struct span body;
 };
 
+/* The first publish under a batch key. */
+struct model_batch {
+    uint64_t expires_ms;
+    uint32_t count;
+    struct message_in *messages;
+    struct publish_result *results;
+};
+
 struct model_topic {
     uint32_t id;
     struct topic_settings settings;
-    struct array shards;        /* in order of id */
-    struct array subs;          /* in order of id */
-    struct model_first *firsts; /* MODEL_KEYS_MAX */
-    bool put;                   /* settings or shards have changed in this batch */
+    struct array shards;         /* in order of id */
+    struct array subs;           /* in order of id */
+    struct model_first *firsts;  /* MODEL_KEYS_MAX */
+    struct model_batch *batches; /* MODEL_BATCHES_MAX */
+    bool put;                    /* settings or shards have changed in this batch */
 };
 
 struct model_shard {

@@ -166,6 +166,61 @@ static void judge_message(struct model *model, struct model_topic *topic,
     }
 }
 
+static struct model_batch *batch_of(const struct model_topic *topic, const struct publish *publish)
+{
+    if (publish->batch_key.size == 0 || topic->settings.dedup_window_ms == 0) {
+        return NULL;
+    }
+    return &topic->batches[bytes_get_be32(publish->batch_key.data)];
+}
+
+static bool is_same_batch(const struct model_batch *batch, const struct publish *publish)
+{
+    bool same = batch->count == publish->count;
+    for (uint32_t index = 0; index < batch->count && same; index++) {
+        same = batch->messages[index].payload_hash == publish->messages[index].payload_hash;
+    }
+    return same;
+}
+
+/* A batch whose key is remembered: it gives the first results, or is refused as a whole. */
+static void judge_batch_again(struct model *model, const struct model_batch *batch,
+                              const struct publish *publish, const struct reply *reply)
+{
+    if (!is_same_batch(batch, publish)) {
+        expect_refused(model, publish, reply, ERR_IDEMPOTENCY_REUSED);
+        return;
+    }
+    for (uint32_t index = 0; index < publish->count; index++) {
+        struct publish_result want = batch->results[index];
+        want.replayed = want.code == ERR_NONE;
+        expect_code(model, publish, index, want.code);
+        if (want.code == ERR_NONE) {
+            expect_place(model, &publish->results[index], &want);
+            model->figures.replayed++;
+        }
+    }
+}
+
+static void note_batch(const struct model *model, const struct model_topic *topic,
+                       struct model_batch *batch, const struct publish *publish)
+{
+    bool any = false;
+    for (uint32_t index = 0; index < publish->count; index++) {
+        any = any || publish->results[index].code == ERR_NONE;
+    }
+    if (!any) {
+        return;
+    }
+    batch->expires_ms = model->now_ms + topic->settings.dedup_window_ms;
+    batch->count = publish->count;
+    batch->messages = realloc(batch->messages, publish->count * sizeof *batch->messages);
+    batch->results = realloc(batch->results, publish->count * sizeof *batch->results);
+    assert(batch->messages != NULL && batch->results != NULL);
+    memcpy(batch->messages, publish->messages, publish->count * sizeof *batch->messages);
+    memcpy(batch->results, publish->results, publish->count * sizeof *batch->results);
+}
+
 void model_judge_publish(struct model *model, const struct command *command,
                          const struct reply *reply)
 {
@@ -179,6 +234,11 @@ void model_judge_publish(struct model *model, const struct command *command,
         expect_refused(model, publish, reply, ERR_NO_SPACE);
         return;
     }
+    struct model_batch *batch = batch_of(topic, publish);
+    if (batch != NULL && batch->expires_ms > model->now_ms) {
+        judge_batch_again(model, batch, publish, reply);
+        return;
+    }
     if (publish->atomic && !judge_atomic(model, topic, publish, reply)) {
         return;
     }
@@ -186,6 +246,9 @@ void model_judge_publish(struct model *model, const struct command *command,
                  err_slug(reply->code));
     for (uint32_t index = 0; index < publish->count; index++) {
         judge_message(model, topic, publish, index);
+    }
+    if (batch != NULL) {
+        note_batch(model, topic, batch, publish);
     }
     MODEL_EXPECT(model, reply->early == model_topic_early(topic),
                  "a publish to topic %u says %d to whether it may be answered early", topic->id,

@@ -98,7 +98,8 @@ void model_judge_topic_put(struct model *model, const struct topic_put *put,
         keep(topic != NULL);
         topic->id = put->topic_id;
         topic->firsts = calloc(MODEL_KEYS_MAX, sizeof *topic->firsts);
-        keep(topic->firsts != NULL);
+        topic->batches = calloc(MODEL_BATCHES_MAX, sizeof *topic->batches);
+        keep(topic->firsts != NULL && topic->batches != NULL);
         keep(array_append(&model->topics, topic) && map_put(&model->topic_ids, topic->id, topic));
     }
     bool retained = retains(&topic->settings);
@@ -203,6 +204,11 @@ void model_judge_topic_drop(struct model *model, uint32_t topic_id)
     array_deinit(&topic->subs);
     map_remove(&model->topic_ids, topic_id);
     free(topic->firsts);
+    for (size_t index = 0; index < MODEL_BATCHES_MAX; index++) {
+        free(topic->batches[index].messages);
+        free(topic->batches[index].results);
+    }
+    free(topic->batches);
     keep(map_put(&model->dropped_ids, topic_id, model));
     free(topic);
 }

@@ -34,7 +34,7 @@ struct swarm {
     uint32_t body_max;
     uint32_t large_in;    /* one body in so many is large; 0: none */
     uint32_t forged_in;   /* one settlement in so many has receipts nobody was given */
-    uint32_t keyed_in;    /* one message in so many has an idempotency key */
+    uint32_t keyed_in;    /* one message, and one batch, in so many has an idempotency key */
     uint32_t keys;        /* so many of them */
     uint32_t delayed_in;  /* one message in so many is delayed, as many end */
     uint32_t kept_in;     /* one message in so many is given back for an hour */

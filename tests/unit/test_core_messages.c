@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <stdlib.h>
+#include <xxhash.h>
 
 #include "broker/core/state.h"
 
@@ -583,6 +584,85 @@ static void idempotency_key_reused(void **state)
     assert_int_equal(core_fixture_drain(&fixture, SUB), 1);
 }
 
+/* Publishes three messages under a batch key, the middle one too large; `body` tells batches apart.
+ */
+static enum err_code publish_keyed(const char *batch_key, const char *body,
+                                   struct publish_result results[3])
+{
+    static const uint8_t large[CORE_KEY_MAX + 1];
+    struct message_in messages[3] = {
+        {.shard_id = SHARD, .body = span_text(body)},
+        {.shard_id = SHARD, .key = span_of(large, sizeof large)},
+        {.shard_id = SHARD, .body = span_text("last")},
+    };
+    for (size_t index = 0; index < 3; index++) {
+        messages[index].payload_hash =
+            XXH3_64bits(messages[index].body.data, messages[index].body.size);
+    }
+    struct command command = {.type = COMMAND_PUBLISH,
+                              .publish = {.topic_id = TOPIC,
+                                          .batch_key = span_text(batch_key),
+                                          .messages = messages,
+                                          .count = 3,
+                                          .results = results}};
+    assert_null(core_fixture_try(&fixture, &command));
+    return fixture.reply.code;
+}
+
+/* A batch under its key gives the first results again, refusals too, over commits and restarts and
+ * to the last millisecond of the window; then it is published anew. */
+static void batch_key_window(void **state)
+{
+    (void)state;
+    enum { WINDOW_MS = 5000 };
+    const struct topic_settings window = {.dedup_window_ms = WINDOW_MS};
+    struct publish_result first[3];
+    struct publish_result again[3];
+    core_fixture_topic(&fixture, TOPIC, SHARD, 1, &window);
+    assert_int_equal(publish_keyed("b", "x", first), ERR_NONE);
+    assert_int_equal(first[1].code, ERR_TOO_LARGE);
+    for (int round = 0; round < 3; round++) {
+        assert_int_equal(publish_keyed("b", "x", again), ERR_NONE);
+        for (size_t index = 0; index < 3; index++) {
+            assert_int_equal(again[index].code, first[index].code);
+            assert_int_equal(again[index].replayed, index != 1);
+            assert_int_equal(again[index].sequence, first[index].sequence);
+            assert_int_equal(again[index].shard_id, first[index].shard_id);
+            assert_int_equal(again[index].shard_number, first[index].shard_number);
+        }
+        fixture.now_ms += round == 1 ? WINDOW_MS - 1 : 0;
+        core_fixture_commit(&fixture);
+        core_fixture_restart(&fixture);
+    }
+    fixture.now_ms += 1;
+    assert_int_equal(publish_keyed("b", "x", again), ERR_NONE);
+    assert_false(again[0].replayed);
+    assert_int_equal(again[0].sequence, first[2].sequence + 1);
+    core_fixture_advance(&fixture, 2 * WINDOW_MS);
+    assert_int_equal(core_fixture_entries(&fixture, STORE_DEDUP), 0);
+    assert_int_equal(core_fixture_entries(&fixture, STORE_DUE), 0);
+    assert_int_equal(core_fixture_drain(&fixture, SUB), 4);
+}
+
+/* Other messages under a batch key are refused as a whole; a message's idempotency key of the same
+ * bytes is another key. */
+static void batch_key_reused(void **state)
+{
+    (void)state;
+    const struct topic_settings window = {.dedup_window_ms = 5000};
+    struct publish_result results[3];
+    core_fixture_topic(&fixture, TOPIC, SHARD, 1, &window);
+    assert_int_equal(publish_keyed("b", "x", results), ERR_NONE);
+    assert_int_equal(publish_keyed("b", "y", results), ERR_IDEMPOTENCY_REUSED);
+    for (size_t index = 0; index < 3; index++) {
+        assert_int_equal(results[index].code, ERR_IDEMPOTENCY_REUSED);
+    }
+    const struct message_in message = {.idempotency_key = span_text("b")};
+    assert_int_equal(publish(message, "x"), ERR_NONE);
+    assert_false(fixture.published.replayed);
+    assert_int_equal(core_fixture_drain(&fixture, SUB), 3);
+}
+
 /* Without a window, keys are not remembered. */
 static void no_window_no_memory(void **state)
 {
@@ -702,6 +782,8 @@ int main(void)
         TEST(idempotency_window),
         TEST(idempotency_key_again),
         TEST(idempotency_key_reused),
+        TEST(batch_key_window),
+        TEST(batch_key_reused),
         TEST(no_window_no_memory),
         TEST(atomic_batch),
         TEST(no_space),
