@@ -638,7 +638,9 @@ static void test_too_large_for_the_next_broker(void **state)
     client_fixture_connect(&fixture);
     client_fixture_publish(&fixture, "t", NULL, body);
     expect_publish(&fixture, &frame, "t", 1);
+    (void)pthread_mutex_lock(&fixture.fake.lock);
     fixture.fake.welcome.frame_size_max = 65536;
+    (void)pthread_mutex_unlock(&fixture.fake.lock);
     fake_broker_cut(&fixture.fake);
     client_box_wait(&fixture.box, 1);
     assert_int_equal(fixture.box.codes[0], FLARE_ERR_TOO_LARGE);
