@@ -704,6 +704,8 @@ void outbox_fail_all(struct flare_client *client, const struct flare_error *erro
     struct outbox *outbox = &client->outbox;
     struct list batches;
     struct list_link *link;
+    struct flare_error unknown = *error;
+    unknown.code = FLARE_ERR_UNKNOWN; /* some messages of a batch may have been taken */
     list_init(&batches);
     (void)pthread_mutex_lock(&client->lock);
     while ((link = list_pop(&outbox->waiting)) != NULL) {
@@ -714,7 +716,8 @@ void outbox_fail_all(struct flare_client *client, const struct flare_error *erro
     }
     (void)pthread_mutex_unlock(&client->lock);
     while ((link = list_pop(&batches)) != NULL) {
-        batch_fail(client, container_of(link, struct outbox_batch, link), error);
+        struct outbox_batch *batch = container_of(link, struct outbox_batch, link);
+        batch_fail(client, batch, batch->ask.is_sent ? &unknown : error);
     }
 }
 
