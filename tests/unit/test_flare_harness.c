@@ -52,6 +52,9 @@ static const char *capture_end(void)
     return text;
 }
 
+static const struct flare_source mail_source = {.topic = "orders", .subscription = "mail"};
+static const struct flare_source no_source = {.topic = "orders", .subscription = "none"};
+
 static struct flare_harness *open_harness(const struct flare_broker_options *options)
 {
     struct flare_harness *harness = NULL;
@@ -67,7 +70,7 @@ static struct flare_harness *open_http(void)
                                                     .settings = "log-level = debug\n"});
     struct flare_broker *broker = flare_harness_broker(harness);
     assert_int_equal(flare_broker_topic_put(broker, "orders", NULL, NULL), FLARE_OK);
-    assert_int_equal(flare_broker_subscription_put(broker, "orders", "mail", NULL, NULL), FLARE_OK);
+    assert_int_equal(flare_broker_subscription_put(broker, &mail_source, NULL, NULL), FLARE_OK);
     return harness;
 }
 
@@ -95,9 +98,8 @@ static void test_silent_when_passed(void **state)
     publish(harness, (const char *const[]){"a", "b", "a", NULL});
     capture_begin();
     const struct flare_depths expected = {.enqueued = 3};
-    int depths = flare_harness_expect_depths(harness, "orders", "mail", &expected);
-    int listed =
-        flare_harness_expect_bodies(harness, "orders", "mail", FLARE_MESSAGE_ENQUEUED, bodies);
+    int depths = flare_harness_expect_depths(harness, &mail_source, &expected);
+    int listed = flare_harness_expect_bodies(harness, &mail_source, FLARE_MESSAGE_ENQUEUED, bodies);
     int logged = flare_harness_expect_log(harness, "info broker opened data=:memory:");
     flare_harness_pass(harness);
     flare_harness_close(harness);
@@ -142,11 +144,11 @@ static void test_expectations_fail(void **state)
     struct flare_harness *harness = open_http();
     publish(harness, (const char *const[]){"a", "b", NULL});
     capture_begin();
-    int held = flare_harness_expect_depths(harness, "orders", "mail", &depths);
-    held += flare_harness_expect_bodies(harness, "orders", "mail", FLARE_MESSAGE_ENQUEUED, bodies);
+    int held = flare_harness_expect_depths(harness, &mail_source, &depths);
+    held += flare_harness_expect_bodies(harness, &mail_source, FLARE_MESSAGE_ENQUEUED, bodies);
     held += flare_harness_expect_log(harness, "nonsense");
-    held += flare_harness_expect_depths(harness, "orders", "none", &depths);
-    held += flare_harness_expect_bodies(harness, "orders", "none", FLARE_MESSAGE_DEAD, bodies);
+    held += flare_harness_expect_depths(harness, &no_source, &depths);
+    held += flare_harness_expect_bodies(harness, &no_source, FLARE_MESSAGE_DEAD, bodies);
     flare_harness_pass(harness);
     flare_harness_close(harness);
     const char *text = capture_end();
