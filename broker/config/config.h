@@ -22,6 +22,7 @@ enum {
     CONFIG_TEXT_MAX = 1023,
     CONFIG_FILE_SIZE_MAX = 1024 * 1024,
     CONFIG_VARIABLE_SIZE = 64,
+    CONFIG_BOUNDS_SIZE = 256,
     CONFIG_OUTPUT_MAX = 64 * 1024, /* enough for each of the printers below */
 };
 
@@ -105,6 +106,12 @@ const struct config_setting *config_setting(size_t index);
 
 /* The name of its environment variable: FLARE_LOG_LEVEL for log-level. */
 void config_variable(size_t index, char out[CONFIG_VARIABLE_SIZE]);
+
+/* "1k to 64k"; empty for what has no bounds worth saying. */
+void config_bounds(const struct config_setting *setting, char out[CONFIG_BOUNDS_SIZE]);
+
+/* What stands for a value in help: " NUMBER"; empty for a flag. */
+const char *config_placeholder(enum config_type type);
 
 /* One value; `place` names it in the error: "--volumes". A refused value changes nothing. */
 err_t config_set(struct config *config, size_t index, struct span value,

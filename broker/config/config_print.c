@@ -3,7 +3,7 @@
 #include "broker/config/config.h"
 #include "broker/config/units.h"
 
-enum { HELP_COLUMNS = 80, HELP_INDENT = 8, NOTE_SIZE = 256 };
+enum { HELP_COLUMNS = 80, HELP_INDENT = 8, NOTE_SIZE = CONFIG_BOUNDS_SIZE };
 
 static const char *const placeholders[] = {
     [CONFIG_TEXT] = " TEXT",   [CONFIG_U32] = " NUMBER",    [CONFIG_SIZE] = " SIZE",
@@ -11,8 +11,12 @@ static const char *const placeholders[] = {
     [CONFIG_LEVEL] = " LEVEL", [CONFIG_FORMAT] = " FORMAT",
 };
 
-/* "1k to 64k"; empty for what has no bounds worth saying. */
-static void bounds_text(const struct config_setting *setting, char out[NOTE_SIZE])
+const char *config_placeholder(enum config_type type)
+{
+    return placeholders[type];
+}
+
+void config_bounds(const struct config_setting *setting, char out[CONFIG_BOUNDS_SIZE])
 {
     const struct unit *units = units_none;
     switch (setting->type) {
@@ -36,7 +40,7 @@ static void bounds_text(const struct config_setting *setting, char out[NOTE_SIZE
     char max[UNITS_TEXT_SIZE];
     units_print(units, setting->min, min);
     units_print(units, setting->max, max);
-    (void)snprintf(out, NOTE_SIZE, "%s to %s", min, max);
+    (void)snprintf(out, CONFIG_BOUNDS_SIZE, "%s to %s", min, max);
 }
 
 /* Words of `text` in lines of HELP_COLUMNS, the first one continued at `column`. */
@@ -79,7 +83,7 @@ void config_print_help(struct buf *out)
     for (size_t index = 0; (setting = config_setting(index)) != NULL; index++) {
         char bounds[NOTE_SIZE];
         char note[2 * NOTE_SIZE];
-        bounds_text(setting, bounds);
+        config_bounds(setting, bounds);
         (void)snprintf(note, sizeof note, "(default %s%s%s)", setting->default_text,
                        bounds[0] == '\0' ? "" : "; ", bounds);
         buf_printf(out, "  --%s%s\n", setting->name, placeholders[setting->type]);
@@ -115,7 +119,7 @@ void config_print_reference(struct buf *out)
     const struct config_setting *setting = NULL;
     for (size_t index = 0; (setting = config_setting(index)) != NULL; index++) {
         char bounds[NOTE_SIZE];
-        bounds_text(setting, bounds);
+        config_bounds(setting, bounds);
         char variable[CONFIG_VARIABLE_SIZE];
         config_variable(index, variable);
         buf_printf(out, "| `%s` | `%s` | `%s` | %s | %s |\n", setting->name, variable,

@@ -19,7 +19,10 @@ err_t api_create(const struct api_options *options, struct api **out)
     if (api == NULL) {
         return ERR(MEMORY, "no memory for the HTTP API");
     }
-    *api = (struct api){.options = *options, .router = options->router, .clock = options->clock};
+    *api = (struct api){.options = *options,
+                        .router = options->router,
+                        .clock = options->clock,
+                        .wire_address = ""};
     if (options->socket_clock == NULL) {
         api->options.socket_clock = options->clock;
     }
@@ -38,6 +41,11 @@ err_t api_create(const struct api_options *options, struct api **out)
 void api_set_server(struct api *api, const struct http_server *server)
 {
     api->server = server;
+}
+
+void api_set_wire(struct api *api, const char *address)
+{
+    api->wire_address = address;
 }
 
 void api_drain(struct api *api)

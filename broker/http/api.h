@@ -41,6 +41,10 @@ err_t api_create(const struct api_options *options, struct api **out) MUST_CHECK
  * comes after. */
 void api_set_server(struct api *api, const struct http_server *server);
 
+/* Where the wire protocol is served, for /v1/status: HOST:PORT, or "" when it is not. Borrowed for
+ * as long as the api. */
+void api_set_wire(struct api *api, const char *address);
+
 /* From now on /readyz says no. */
 void api_drain(struct api *api);
 

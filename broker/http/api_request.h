@@ -22,6 +22,7 @@ struct api {
     struct router *router;
     const struct clock *clock;
     const struct http_server *server; /* NULL: not yet */
+    const char *wire_address;
     uint64_t started_ms;
     uint64_t started_us;
     bool stopping;

@@ -67,6 +67,7 @@ err_t api_status_get(struct api_request *request)
     out_field_u64(&out, "waiting_pulls", router_waiting(api->router));
     out_field_u64(&out, "connections",
                   api->server == NULL ? 0 : http_server_counters(api->server)->connections_open);
+    out_field_text(&out, "wire", api->wire_address);
     out_field_text(&out, "log_level", log_level_text(log_level()));
     out_name(&out, "volumes");
     out_array(&out);

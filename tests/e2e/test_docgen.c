@@ -117,11 +117,41 @@ static void what_cannot_be_checked_fails(void **state)
     assert_int_equal(run("--chek", line, sizeof line), EX_USAGE);
 }
 
+/* Pages and completions are files under the names that man and the shells look for. */
+static void pages_and_completions_are_written(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        const char *begin;
+    } files[] = {
+        {"flare.1", ".TH \"FLARE\" \"1\""},
+        {"flare-topic-put.1", ".TH \"FLARE\\-TOPIC\\-PUT\" \"1\""},
+        {"flared.8", ".TH \"FLARED\" \"8\""},
+        {"flare.bash", "# Completion of flare for bash"},
+        {"_flare", "#compdef flare\n"},
+        {"flare.fish", "# Completion of flare for fish"},
+    };
+    char line[1024];
+    assert_int_equal(run("--man", line, sizeof line), 0);
+    assert_int_equal(run("--completions", line, sizeof line), 0);
+    assert_string_equal(line, "");
+    for (size_t index = 0; index < sizeof files / sizeof files[0]; index++) {
+        char path[TMPDIR_PATH_SIZE];
+        struct buf text;
+        read_page(tmpdir_file(&tmpdir, files[index].name, path), &text);
+        assert_int_equal(
+            strncmp((const char *)text.data, files[index].begin, strlen(files[index].begin)), 0);
+        buf_deinit(&text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_stale_page_is_named_and_mended, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_cannot_be_checked_fails, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(pages_and_completions_are_written, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -472,6 +472,7 @@ static void test_looking(void **state)
     (void)state;
     struct scene scene;
     char text[64];
+    char wire[32];
     scene_init_topic(&scene, NULL, NULL);
     scene_expect(&scene.client, 200, "GET", "/healthz", NULL);
     scene_expect(&scene.client, 200, "GET", "/readyz?verbose", NULL);
@@ -482,6 +483,8 @@ static void test_looking(void **state)
     assert_string_equal(scene_text(&scene.client, "state", text, sizeof text), "running");
     assert_int_equal(scene_number(&scene.client, "topics"), 1);
     assert_int_equal(scene_number(&scene.client, "subscriptions"), 1);
+    (void)snprintf(wire, sizeof wire, "127.0.0.1:%u", scene.broker.wire_port);
+    assert_string_equal(scene_text(&scene.client, "wire", text, sizeof text), wire);
     scene_expect(&scene.client, 200, "GET", "/openapi.json", NULL);
     json_t *description = http_client_document(&scene.client);
     assert_non_null(json_object_get(json_object_get(description, "paths"),

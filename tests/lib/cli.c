@@ -19,26 +19,23 @@ static void read_error(const char *path, struct cli_outcome *outcome)
     }
 }
 
-void cli_run(const char *url, const char *const *words, const char *input,
-             struct cli_outcome *outcome)
+void cli_run_with(const struct cli_options *options, struct cli_outcome *outcome)
 {
     struct process process = {0};
     struct tmpdir tmpdir;
     char error_path[TMPDIR_PATH_SIZE];
-    char variable[256];
     char line[PROCESS_LINE_SIZE];
     const char *program = getenv("FLARE");
     const char *arguments[CLI_WORDS_MAX + 2] = {program != NULL ? program : "./flare"};
-    const char *environment[] = {variable, NULL};
-    (void)snprintf(variable, sizeof variable, "FLARE_URL=%s", url);
-    for (size_t i = 0; i < CLI_WORDS_MAX && words[i] != NULL; i++) {
-        arguments[i + 1] = words[i];
+    const char *input = options->input;
+    for (size_t i = 0; i < CLI_WORDS_MAX && options->words[i] != NULL; i++) {
+        arguments[i + 1] = options->words[i];
     }
     tmpdir_init(&tmpdir);
-    const struct process_options options = {.arguments = arguments,
-                                            .environment = environment,
-                                            .error_path = tmpdir_file(&tmpdir, "err", error_path)};
-    process_start(&process, &options);
+    process_start(&process,
+                  &(struct process_options){.arguments = arguments,
+                                            .environment = options->environment,
+                                            .error_path = tmpdir_file(&tmpdir, "err", error_path)});
     if (input != NULL) {
         (void)process_write(&process, input, strlen(input)); /* it may end without reading all */
     }
@@ -53,6 +50,16 @@ void cli_run(const char *url, const char *const *words, const char *input,
     process_stop(&process);
     read_error(error_path, outcome);
     tmpdir_deinit(&tmpdir);
+}
+
+void cli_run(const char *url, const char *const *words, const char *input,
+             struct cli_outcome *outcome)
+{
+    char variable[256];
+    const char *const environment[] = {variable, "XDG_CONFIG_HOME=/nonexistent", NULL};
+    (void)snprintf(variable, sizeof variable, "FLARE_URL=%s", url);
+    cli_run_with(&(struct cli_options){.words = words, .input = input, .environment = environment},
+                 outcome);
 }
 
 void cli_outcome_deinit(struct cli_outcome *outcome)

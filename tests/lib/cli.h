@@ -12,8 +12,15 @@ struct cli_outcome {
     char err[CLI_ERROR_SIZE]; /* standard error, cut to fit, terminated */
 };
 
-/* Runs `flare` ($FLARE, or the one of the build directory) with `words`, which end with NULL.
- * FLARE_URL is `url`; standard input is `input`, or empty when that is NULL. */
+struct cli_options {
+    const char *const *words;       /* end with NULL */
+    const char *input;              /* NULL: empty */
+    const char *const *environment; /* "NAME=VALUE" added to ours; ends with NULL; may be NULL */
+};
+
+/* Runs `flare` ($FLARE, or the one of the build directory). */
+void cli_run_with(const struct cli_options *options, struct cli_outcome *outcome);
+/* The same with FLARE_URL set to `url` and without any context. */
 void cli_run(const char *url, const char *const *words, const char *input,
              struct cli_outcome *outcome);
 void cli_outcome_deinit(struct cli_outcome *outcome);

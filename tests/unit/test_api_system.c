@@ -22,6 +22,7 @@ static void status_shows_the_broker(void **state)
     call(HTTP_METHOD_GET, "/v1/status", NULL, NULL);
     assert_int_equal(answer.status, 200);
     expect_document(answer.json, IN_status);
+    expect_text(answer.json, "wire", "");
     expect_text(answer.json, "version", "0.1.0+gabc1234.20260101");
     expect_text(answer.json, "commit", "abc1234");
     expect_text(answer.json, "started_at", "2026-01-02T03:04:05.678Z");
@@ -37,8 +38,10 @@ static void status_shows_the_broker(void **state)
     expect_text(json_array_get(volumes, 0), "failure", "fsync: EIO");
     expect_text(json_array_get(volumes, 1), "name", "catalog");
     assert_true(json_is_null(member(json_array_get(volumes, 1), "failure")));
+    api_set_wire(api, "127.0.0.1:8089");
     api_drain(api);
     call(HTTP_METHOD_GET, "/v1/status", NULL, NULL);
+    expect_text(answer.json, "wire", "127.0.0.1:8089");
     expect_text(answer.json, "state", "stopping");
 }
 

@@ -1,7 +1,12 @@
 /* docgen: writes the tables of the broker into its reference page.
  *
  *   docgen [ROOT]           rewrites the sections of ROOT/SPEC.md that come from tables
- *   docgen --check [ROOT]   changes nothing; fails when one is stale, and names it */
+ *   docgen --check [ROOT]   changes nothing; fails when one is stale, and names it
+ *
+ * and writes what is made of the tables of the command-line tool:
+ *
+ *   docgen --man DIR            manual pages: flare.1, flare-COMMAND.1, flared.8
+ *   docgen --completions DIR    completions: flare.bash, _flare, flare.fish */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +14,8 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "tools/docgen/completions.h"
+#include "tools/docgen/man.h"
 #include "tools/docgen/page.h"
 #include "tools/docgen/sections.h"
 
@@ -90,28 +97,55 @@ out:
     return err;
 }
 
-int main(int argc, char **argv)
+static int report(const char *path, err_t err)
 {
-    int at = 1;
-    bool check = at < argc && strcmp(argv[at], "--check") == 0;
-    at += check;
-    const char *root = at < argc ? argv[at++] : ".";
+    if (err == NULL) {
+        return EXIT_SUCCESS;
+    }
+    (void)fprintf(stderr, "docgen: %s: %s\n", path, err_message(err));
+    err_free(err);
+    return EX_DATAERR;
+}
+
+static int usage(void)
+{
+    (void)fprintf(stderr, "usage: docgen [--check] [ROOT]\n"
+                          "       docgen --man DIR\n"
+                          "       docgen --completions DIR\n");
+    return EX_USAGE;
+}
+
+static int run_page(const char *root, bool check)
+{
     char path[PATH_SIZE];
-    if (at != argc || root[0] == '-' ||
-        (size_t)snprintf(path, sizeof path, "%s/SPEC.md", root) >= sizeof path) {
-        (void)fprintf(stderr, "usage: docgen [--check] [ROOT]\n");
-        return EX_USAGE;
-    }
     bool stale = false;
-    err_t err = run(path, check, &stale);
-    if (err != NULL) {
-        (void)fprintf(stderr, "docgen: %s: %s\n", path, err_message(err));
-        err_free(err);
-        return EX_DATAERR;
+    if ((size_t)snprintf(path, sizeof path, "%s/SPEC.md", root) >= sizeof path) {
+        return usage();
     }
-    if (check && stale) {
+    int status = report(path, run(path, check, &stale));
+    if (status == EXIT_SUCCESS && check && stale) {
         (void)printf("write them anew with: build/docgen\n");
         return EXIT_FAILURE;
     }
-    return EXIT_SUCCESS;
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    const char *option = argc > 1 && argv[1][0] == '-' ? argv[1] : "";
+    int at = option[0] == '\0' ? 1 : 2;
+    const char *operand = at < argc ? argv[at] : NULL;
+    if (argc > at + 1 || (operand != NULL && operand[0] == '-')) {
+        return usage();
+    }
+    if (strcmp(option, "--man") == 0 && operand != NULL) {
+        return report(operand, man_write(operand));
+    }
+    if (strcmp(option, "--completions") == 0 && operand != NULL) {
+        return report(operand, completions_write(operand));
+    }
+    if (option[0] == '\0' || strcmp(option, "--check") == 0) {
+        return run_page(operand == NULL ? "." : operand, option[0] != '\0');
+    }
+    return usage();
 }

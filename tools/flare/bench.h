@@ -10,8 +10,12 @@
 
 struct bench_settings {
     uint32_t connections;
-    uint32_t batch; /* messages in one request; 1: one message, one request */
-    uint32_t size;  /* of a body */
+    uint32_t outstanding; /* requests of a connection at the same time; of a stream its credit */
+    bool wire;            /* not HTTP */
+    bool redis;           /* neither */
+    bool pull;            /* over the wire: pulls, not a credit stream */
+    uint32_t batch;       /* messages in one request; 1: one message, one request */
+    uint32_t size;        /* of a body */
     uint32_t shards;
     uint64_t count;   /* messages that are measured */
     uint64_t backlog; /* messages that lie there before and afterwards */
@@ -20,6 +24,7 @@ struct bench_settings {
     char host[256];
     char port[8];
     uint64_t timeout_ms;
+    struct progress *progress;
 };
 
 /* Publishing over HTTP: single requests, or batches of MessagePack. */
@@ -27,6 +32,12 @@ err_t bench_publish_run(const struct bench_settings *settings, uint64_t count, u
                         uint32_t batch, struct load_result *out) MUST_CHECK;
 /* Pulling and acknowledging by batches over HTTP; every message must come exactly once. */
 err_t bench_consume_run(const struct bench_settings *settings, struct load_result *out) MUST_CHECK;
+
+/* The same two over the wire protocol; `settings->batch` is that of the acks. */
+err_t bench_wire_publish_run(const struct bench_settings *settings, uint64_t count, uint32_t batch,
+                             struct load_result *out) MUST_CHECK;
+err_t bench_wire_consume_run(const struct bench_settings *settings,
+                             struct load_result *out) MUST_CHECK;
 
 /* The same two against a Redis stream, for comparison: XADD in pipelines; XREADGROUP and XACK. */
 err_t bench_redis_publish_run(const struct bench_settings *settings, uint64_t count,
@@ -48,6 +59,7 @@ struct bench_core_settings {
     uint64_t count;       /* state changes of all volumes */
     uint64_t in_flight;   /* leased messages of each volume, all the time */
     bool random_acks;
+    struct progress *progress;
 };
 
 struct bench_core_result {

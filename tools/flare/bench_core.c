@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* pthread_timedjoin_np */
 /* flare bench core: the core and LMDB in this process, without network or mailboxes.
  *
  * Each volume is a thread that runs rounds: one write transaction with publishes, pulls and acks of
@@ -6,9 +7,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -23,6 +26,7 @@ enum {
     TOPIC_ID = 1,
     SUB_ID = 1,
     TICK_BUDGET = 4096,
+    TICK_MS = 200,
     LEASE_MS = 3600000,
     RESERVE_SIZE = 16 * 1024 * 1024,
     PULL_SIZE_MAX = 16 * 1024 * 1024,
@@ -54,6 +58,7 @@ struct core_volume {
     uint64_t pulled;
     uint64_t acked;
     struct histogram *rounds;
+    _Atomic uint64_t done; /* state changes, for who watches */
     pthread_t thread;
     bool started;
     err_t err;
@@ -339,6 +344,8 @@ static err_t run_volume(struct core_volume *volume)
     uint64_t wanted = settings->count / settings->volumes;
     while (volume->published + volume->pulled + volume->acked < wanted) {
         TRY(run_round(volume, each, each, each));
+        atomic_store_explicit(&volume->done, volume->published + volume->pulled + volume->acked,
+                              memory_order_relaxed);
     }
     return NULL;
 }
@@ -368,7 +375,28 @@ static err_t check_volume_drains(struct core_volume *volume, uint64_t held_befor
 
 /* ---- the whole ---- */
 
-static err_t run_threads(struct core_volume *volumes, uint32_t count)
+/* Waits for a volume's end, showing meanwhile how far all of them are. */
+static void join_volume(struct core_volume *volumes, uint32_t count, uint32_t index,
+                        struct progress *progress)
+{
+    for (;;) {
+        struct timespec until;
+        uint64_t done = 0;
+        (void)clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += TICK_MS * 1000000L;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        if (pthread_timedjoin_np(volumes[index].thread, NULL, &until) == 0) {
+            return;
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            done += atomic_load_explicit(&volumes[i].done, memory_order_relaxed);
+        }
+        progress_step(progress, done);
+    }
+}
+
+static err_t run_threads(struct core_volume *volumes, uint32_t count, struct progress *progress)
 {
     err_t err = NULL;
     for (uint32_t i = 0; i < count && err == NULL; i++) {
@@ -378,7 +406,7 @@ static err_t run_threads(struct core_volume *volumes, uint32_t count)
     }
     for (uint32_t i = 0; i < count; i++) {
         if (volumes[i].started) {
-            (void)pthread_join(volumes[i].thread, NULL);
+            join_volume(volumes, count, i, progress);
         }
         if (err == NULL) {
             err = volumes[i].err;
@@ -419,7 +447,7 @@ err_t bench_core_run(const struct bench_core_settings *settings, struct bench_co
         held[opened - 1] = volumes[opened - 1].held_count;
     }
     uint64_t started_us = progress_now_us();
-    TRY_OUT(run_threads(volumes, opened));
+    TRY_OUT(run_threads(volumes, opened, settings->progress));
     out->duration_us = progress_now_us() - started_us;
     collect(volumes, opened, out);
     for (uint32_t i = 0; i < opened; i++) {

@@ -6,6 +6,7 @@
 #include "broker/wire/reader.h"
 #include "broker/wire/writer.h"
 #include "tools/flare/bench.h"
+#include "tools/flare/bench_seen.h"
 #include "tools/flare/publish.h"
 
 enum { REQUEST_MAX = 64 * 1024 * 1024, EMPTY_WAIT_MS = 100 };
@@ -42,12 +43,14 @@ static err_t check_status(struct span reply, uint32_t wanted)
 struct bench_publish {
     struct buf request;
     uint32_t batch;
-    uint64_t unsent; /* requests */
+    uint64_t requests;
+    uint64_t unsent;
     uint64_t unanswered;
 };
 
-static bool publish_next(void *user, uint32_t connection, struct load_request *out)
+static bool publish_next(void *user, uint32_t connection, uint32_t slot, struct load_request *out)
 {
+    (void)slot;
     struct bench_publish *publish = user;
     (void)connection;
     if (publish->unsent == 0) {
@@ -71,6 +74,12 @@ static bool publish_done(void *user)
 {
     const struct bench_publish *publish = user;
     return publish->unanswered == 0;
+}
+
+static uint64_t publish_count(void *user)
+{
+    const struct bench_publish *publish = user;
+    return (publish->requests - publish->unanswered) * publish->batch;
 }
 
 static void build_publish(struct bench_publish *publish, const struct bench_settings *settings)
@@ -104,11 +113,12 @@ err_t bench_publish_run(const struct bench_settings *settings, uint64_t count, u
                         uint32_t batch, struct load_result *out)
 {
     static const struct load_driver driver = {publish_next, load_frame_http, publish_reply,
-                                              publish_done};
+                                              publish_done, publish_count,   NULL};
     struct bench_publish publish = {.batch = batch};
     assert(count % batch == 0);
-    publish.unsent = count / batch;
-    publish.unanswered = publish.unsent;
+    publish.requests = count / batch;
+    publish.unsent = publish.requests;
+    publish.unanswered = publish.requests;
     build_publish(&publish, settings);
     if (publish.request.failed) {
         buf_deinit(&publish.request);
@@ -120,19 +130,14 @@ err_t bench_publish_run(const struct bench_settings *settings, uint64_t count, u
                                    .connections = connections,
                                    .driver = &driver,
                                    .user = &publish,
-                                   .timeout_ms = settings->timeout_ms};
+                                   .timeout_ms = settings->timeout_ms,
+                                   .progress = settings->progress};
     err_t err = count == 0 ? NULL : load_run(&options, out);
     buf_deinit(&publish.request);
     return err;
 }
 
 /* ---- consume ---- */
-
-/* Which sequences of one shard have come. */
-struct seen {
-    uint8_t *bits;
-    uint64_t size; /* bytes of `bits` */
-};
 
 struct consumer_state {
     struct buf ack;      /* the request, built from what the pull brought */
@@ -144,35 +149,9 @@ struct bench_consume {
     const struct bench_settings *settings;
     struct buf pull;
     struct consumer_state *consumers;
-    struct seen *shards;
-    uint64_t received;
+    struct bench_seen seen;
     uint64_t acked;
-    uint64_t doubled;
 };
-
-static err_t mark_seen(struct bench_consume *consume, uint64_t shard, uint64_t sequence)
-{
-    if (shard >= consume->settings->shards || sequence > UINT32_MAX) {
-        return ERR(FORMAT, "a message of shard %llu, sequence %llu", (unsigned long long)shard,
-                   (unsigned long long)sequence);
-    }
-    struct seen *seen = &consume->shards[shard];
-    if (sequence / 8 >= seen->size) {
-        uint64_t size = sequence / 4 + 4096;
-        uint8_t *bits = realloc(seen->bits, size);
-        if (bits == NULL) {
-            return ERR(MEMORY, "no memory to follow the messages");
-        }
-        memset(bits + seen->size, 0, size - seen->size);
-        seen->bits = bits;
-        seen->size = size;
-    }
-    uint8_t bit = (uint8_t)(1u << (sequence % 8));
-    consume->doubled += (seen->bits[sequence / 8] & bit) != 0;
-    seen->bits[sequence / 8] |= bit;
-    consume->received++;
-    return NULL;
-}
 
 /* One message of a pull's reply: its receipt goes into the list, its place into the bitmap. */
 static err_t take_message(struct bench_consume *consume, struct consumer_state *consumer,
@@ -203,7 +182,7 @@ static err_t take_message(struct bench_consume *consume, struct consumer_state *
             good = reader_skip(reader);
         }
     }
-    return good ? mark_seen(consume, shard, sequence) : reader_finish(reader);
+    return good ? bench_seen_mark(&consume->seen, shard, sequence) : reader_finish(reader);
 }
 
 static err_t take_pull(struct bench_consume *consume, struct consumer_state *consumer,
@@ -244,8 +223,9 @@ static void build_ack(const struct bench_consume *consume, struct consumer_state
 }
 
 /* A connection with receipts acknowledges them; one without pulls. */
-static bool consume_next(void *user, uint32_t connection, struct load_request *out)
+static bool consume_next(void *user, uint32_t connection, uint32_t slot, struct load_request *out)
 {
+    (void)slot;
     struct bench_consume *consume = user;
     struct consumer_state *consumer = &consume->consumers[connection];
     if (consumer->receipt_count > 0) {
@@ -277,6 +257,12 @@ static bool consume_done(void *user)
     return consume->acked >= consume->settings->count;
 }
 
+static uint64_t consume_count(void *user)
+{
+    const struct bench_consume *consume = user;
+    return consume->acked;
+}
+
 static void build_pull(struct bench_consume *consume)
 {
     struct buf body;
@@ -301,30 +287,28 @@ static void consume_deinit(struct bench_consume *consume)
         buf_deinit(&consume->consumers[i].ack);
         buf_deinit(&consume->consumers[i].receipts);
     }
-    for (uint32_t i = 0; consume->shards != NULL && i < consume->settings->shards; i++) {
-        free(consume->shards[i].bits);
-    }
     free(consume->consumers);
-    free(consume->shards);
+    bench_seen_deinit(&consume->seen);
     buf_deinit(&consume->pull);
 }
 
 err_t bench_consume_run(const struct bench_settings *settings, struct load_result *out)
 {
     static const struct load_driver driver = {consume_next, load_frame_http, consume_reply,
-                                              consume_done};
+                                              consume_done, consume_count,   NULL};
     struct bench_consume consume = {.settings = settings};
     struct load_options options = {.host = settings->host,
                                    .port = settings->port,
                                    .connections = settings->connections,
                                    .driver = &driver,
                                    .user = &consume,
-                                   .timeout_ms = settings->timeout_ms};
+                                   .timeout_ms = settings->timeout_ms,
+                                   .progress = settings->progress};
     err_t err = NULL;
-    consume.consumers = calloc(settings->connections, sizeof *consume.consumers);
-    consume.shards = calloc(settings->shards, sizeof *consume.shards);
     build_pull(&consume);
-    if (consume.consumers == NULL || consume.shards == NULL || consume.pull.failed) {
+    TRY_OUT(bench_seen_init(&consume.seen, settings->shards));
+    consume.consumers = calloc(settings->connections, sizeof *consume.consumers);
+    if (consume.consumers == NULL || consume.pull.failed) {
         err = ERR(MEMORY, "no memory for %u consumers", settings->connections);
         goto out;
     }
@@ -333,9 +317,7 @@ err_t bench_consume_run(const struct bench_settings *settings, struct load_resul
         buf_init(&consume.consumers[i].receipts, REQUEST_MAX);
     }
     TRY_OUT(load_run(&options, out));
-    if (consume.doubled > 0) {
-        err = ERR(INTERNAL, "%llu messages came twice", (unsigned long long)consume.doubled);
-    }
+    TRY_OUT(bench_seen_check(&consume.seen));
 out:
     consume_deinit(&consume);
     return err;

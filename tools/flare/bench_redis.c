@@ -49,12 +49,14 @@ struct redis_fixed {
     struct buf request;
     uint32_t replies;    /* to one request */
     uint64_t unsent;     /* requests */
+    uint64_t sent;       /* replies that will come in all */
     uint64_t unanswered; /* replies */
     struct buf last;     /* the last reply */
 };
 
-static bool fixed_next(void *user, uint32_t connection, struct load_request *out)
+static bool fixed_next(void *user, uint32_t connection, uint32_t slot, struct load_request *out)
 {
+    (void)slot;
     struct redis_fixed *fixed = user;
     (void)connection;
     if (fixed->unsent == 0) {
@@ -83,18 +85,28 @@ static bool fixed_done(void *user)
     return fixed->unanswered == 0;
 }
 
+/* One command of a pipeline is one message. */
+static uint64_t fixed_count(void *user)
+{
+    const struct redis_fixed *fixed = user;
+    return fixed->sent - fixed->unanswered;
+}
+
 static err_t run_fixed(const struct bench_settings *settings, struct redis_fixed *fixed,
                        uint64_t requests, uint32_t connections, struct load_result *out)
 {
-    static const struct load_driver driver = {fixed_next, load_frame_resp, fixed_reply, fixed_done};
+    static const struct load_driver driver = {fixed_next, load_frame_resp, fixed_reply,
+                                              fixed_done, fixed_count,     NULL};
     struct load_options options = {.host = settings->host,
                                    .port = settings->port,
                                    .connections = connections,
                                    .driver = &driver,
                                    .user = fixed,
-                                   .timeout_ms = settings->timeout_ms};
+                                   .timeout_ms = settings->timeout_ms,
+                                   .progress = settings->progress};
     fixed->unsent = requests;
-    fixed->unanswered = requests * fixed->replies;
+    fixed->sent = requests * fixed->replies;
+    fixed->unanswered = fixed->sent;
     buf_reset(&fixed->last);
     if (fixed->request.failed) {
         return ERR(TOO_LARGE, "a request is larger than %d bytes", REQUEST_MAX);
@@ -164,8 +176,9 @@ struct redis_consume {
     uint64_t acked;
 };
 
-static bool consume_next(void *user, uint32_t connection, struct load_request *out)
+static bool consume_next(void *user, uint32_t connection, uint32_t slot, struct load_request *out)
 {
+    (void)slot;
     struct redis_consume *consume = user;
     struct redis_consumer *consumer = &consume->consumers[connection];
     if (consumer->id_count == 0) {
@@ -248,6 +261,12 @@ static bool consume_done(void *user)
     return consume->acked >= consume->settings->count;
 }
 
+static uint64_t consume_count(void *user)
+{
+    const struct redis_consume *consume = user;
+    return consume->acked;
+}
+
 static void build_consumer(const struct bench_settings *settings, struct redis_consumer *consumer,
                            uint32_t index)
 {
@@ -265,14 +284,15 @@ static void build_consumer(const struct bench_settings *settings, struct redis_c
 err_t bench_redis_consume_run(const struct bench_settings *settings, struct load_result *out)
 {
     static const struct load_driver driver = {consume_next, load_frame_resp, consume_reply,
-                                              consume_done};
+                                              consume_done, consume_count,   NULL};
     struct redis_consume consume = {.settings = settings};
     struct load_options options = {.host = settings->host,
                                    .port = settings->port,
                                    .connections = settings->connections,
                                    .driver = &driver,
                                    .user = &consume,
-                                   .timeout_ms = settings->timeout_ms};
+                                   .timeout_ms = settings->timeout_ms,
+                                   .progress = settings->progress};
     consume.consumers = calloc(settings->connections, sizeof *consume.consumers);
     if (consume.consumers == NULL) {
         return ERR(MEMORY, "no memory for %u consumers", settings->connections);

@@ -66,6 +66,9 @@ err_t client_create(const struct client_options *options, struct client **out)
         client->url[size] = '\0';
     }
     set_common_options(client);
+    if (options->trace) {
+        client_trace(client->easy);
+    }
     *out = client;
     return NULL;
 }

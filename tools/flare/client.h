@@ -20,6 +20,7 @@ struct client_options {
     const char *url; /* "http://host:port", with or without a path before /v1 */
     uint64_t timeout_ms;
     bool print; /* print the request as a curl command and send nothing */
+    bool trace; /* show requests and replies on standard error */
 };
 
 struct request {
@@ -59,6 +60,9 @@ long client_status(const struct client *client);
 uint64_t client_retry_after_ms(const struct client *client);
 const json_t *client_problem(const struct client *client);
 bool client_printed(const struct client *client);
+
+/* Makes libcurl show what it sends and receives on standard error (client_trace.c). */
+void client_trace(CURL *easy);
 
 /* The request as a curl command on standard output (client_curl.c). */
 void client_print_curl(const char *url, const struct request *request);

@@ -1,14 +1,15 @@
 /* flare bench publish|consume|redis: sets up, measures, checks that everything arrived, prints
  * JSON. */
-#include <curl/curl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "broker/base/random.h"
 #include "broker/base/version.h"
 #include "tools/flare/bench.h"
 #include "tools/flare/progress.h"
+#include "tools/flare/transport.h"
 
 enum {
     BENCH_CONNECTIONS,
@@ -18,7 +19,9 @@ enum {
     BENCH_SHARDS,
     BENCH_BACKLOG,
     BENCH_KEEP,
-    BENCH_DURABILITY
+    BENCH_DURABILITY,
+    BENCH_OUTSTANDING,
+    BENCH_PULL
 };
 enum { REDIS_WORK, REDIS_CONNECTIONS, REDIS_SIZE, REDIS_COUNT, REDIS_BATCH, REDIS_ADDRESS };
 enum {
@@ -32,13 +35,19 @@ enum {
     CORE_IN_FLIGHT,
     CORE_DIRECTORY
 };
-enum { FILL_BATCH = 500, FILL_CONNECTIONS = 4, TIMEOUT_MS = 60000, NAME_SIZE = 32 };
+enum {
+    FILL_BATCH = 500,
+    FILL_CONNECTIONS = 4,
+    FILL_OUTSTANDING = 4,
+    TIMEOUT_MS = 60000,
+    NAME_SIZE = 32,
+    OUTSTANDING_MAX = 100000
+};
 
 #define CONNECTIONS_ROW(default_text)                                                              \
     {                                                                                              \
         .name = "connections", .letter = 'c', .kind = OPTION_NUMBER, .min = 1,                     \
-        .max = LOAD_CONNECTIONS_MAX, .value = "N",                                                 \
-        .help = "connections, each with one request at a time; default " default_text              \
+        .max = LOAD_CONNECTIONS_MAX, .value = "N", .help = "connections; default " default_text    \
     }
 #define SIZE_ROW                                                                                   \
     {                                                                                              \
@@ -78,7 +87,7 @@ enum { FILL_BATCH = 500, FILL_CONNECTIONS = 4, TIMEOUT_MS = 60000, NAME_SIZE = 3
     }
 
 static const struct option_row publish_options[] = {
-    [BENCH_CONNECTIONS] = CONNECTIONS_ROW("64"),
+    [BENCH_CONNECTIONS] = CONNECTIONS_ROW("4, over HTTP 64"),
     [BENCH_SIZE] = SIZE_ROW,
     [BENCH_COUNT] = COUNT_ROW,
     [BENCH_BATCH] = BATCH_ROW("1"),
@@ -86,6 +95,14 @@ static const struct option_row publish_options[] = {
     [BENCH_BACKLOG] = BACKLOG_ROW,
     [BENCH_KEEP] = KEEP_ROW,
     [BENCH_DURABILITY] = DURABILITY_ROW,
+    [BENCH_OUTSTANDING] = {.name = "outstanding",
+                           .letter = 'o',
+                           .kind = OPTION_NUMBER,
+                           .min = 1,
+                           .max = OUTSTANDING_MAX,
+                           .value = "N",
+                           .help = "requests of a connection at the same time, over the wire only; "
+                                   "default 64"},
     {.name = NULL},
 };
 
@@ -98,6 +115,17 @@ static const struct option_row consume_options[] = {
     [BENCH_BACKLOG] = BACKLOG_ROW,
     [BENCH_KEEP] = KEEP_ROW,
     [BENCH_DURABILITY] = DURABILITY_ROW,
+    [BENCH_OUTSTANDING] = {.name = "outstanding",
+                           .letter = 'o',
+                           .kind = OPTION_NUMBER,
+                           .min = 1,
+                           .max = OUTSTANDING_MAX,
+                           .value = "N",
+                           .help = "credit of a connection in messages, over the wire only; "
+                                   "default 1000"},
+    [BENCH_PULL] = {.name = "pull",
+                    .kind = OPTION_FLAG,
+                    .help = "over the wire: pull one batch after the other, no credit stream"},
     {.name = NULL},
 };
 
@@ -173,30 +201,21 @@ static const struct option_row core_options[] = {
 
 #define SUB_PATH "/v1/topics/{}/subscriptions/bench"
 
-static err_t read_address(struct bench_settings *settings, const char *url)
+/* Where to measure, and how: over the wire protocol unless HTTP was chosen. */
+static err_t read_address(struct cli *cli, struct bench_settings *settings)
 {
-    CURLU *parsed = curl_url();
-    char *scheme = NULL;
-    char *host = NULL;
-    char *port = NULL;
-    err_t err = NULL;
-    if (curl_url_set(parsed, CURLUPART_URL, url, 0) != CURLUE_OK ||
-        curl_url_get(parsed, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
-        curl_url_get(parsed, CURLUPART_HOST, &host, 0) != CURLUE_OK ||
-        curl_url_get(parsed, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) != CURLUE_OK ||
-        strcmp(scheme, "http") != 0) {
-        err = ERR(INVALID, "'%s' is not an http URL with a host", url);
-    } else {
-        bool bracketed = host[0] == '[';
-        (void)snprintf(settings->host, sizeof settings->host, "%.*s",
-                       (int)(strlen(host) - (bracketed ? 2 : 0)), host + bracketed);
-        (void)snprintf(settings->port, sizeof settings->port, "%s", port);
+    char address[TRANSPORT_ADDRESS_SIZE];
+    TRY(transport_find(cli, address));
+    settings->wire = address[0] != '\0';
+    if (settings->wire) {
+        return transport_split_address(address, settings->host, sizeof settings->host,
+                                       settings->port, sizeof settings->port);
     }
-    curl_free(scheme);
-    curl_free(host);
-    curl_free(port);
-    curl_url_cleanup(parsed);
-    return err;
+    if (strncasecmp(cli->url, "http://", 7) != 0) {
+        return ERR(INVALID, "'%s' is not an http URL", cli->url);
+    }
+    return transport_split_url(cli->url, settings->host, sizeof settings->host, settings->port,
+                               sizeof settings->port);
 }
 
 static uint64_t round_up(uint64_t count, uint64_t batch)
@@ -216,6 +235,16 @@ static void read_settings(struct bench_settings *settings, const struct argument
     settings->timeout_ms = TIMEOUT_MS;
     const struct option_value *durability = &arguments->values[BENCH_DURABILITY];
     settings->durability = durability->set ? durability->text : "synced";
+}
+
+/* Over HTTP a connection has one request at a time: nothing else may seem to have been measured. */
+static err_t check_window(struct cli *cli, const struct bench_settings *settings,
+                          const struct arguments *arguments)
+{
+    if (!settings->wire && arguments->values[BENCH_OUTSTANDING].set) {
+        return USAGE(cli, "--outstanding is for the wire protocol, which is not used here");
+    }
+    return NULL;
 }
 
 static err_t create_topic(struct cli *cli, const struct bench_settings *settings)
@@ -290,12 +319,17 @@ static void print_result(const struct bench_settings *settings, const char *name
         (void)json_object_set_new(latency, kinds[i], describe_latency(&result->latencies[i]));
     }
     json_t *document = json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:f, s:f, s:o}", "bench", name,
-        "version", FLARE_VERSION, "durability", durability, "connections",
-        (json_int_t)settings->connections, "batch", (json_int_t)settings->batch, "size",
-        (json_int_t)settings->size, "shards", (json_int_t)settings->shards, "count",
-        (json_int_t)settings->count, "backlog", (json_int_t)settings->backlog, "seconds", seconds,
-        "throughput", (json_int_t)(seconds > 0 ? count / seconds : 0), "mib_per_second",
+        "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:f, s:f, s:o}", "bench",
+        name, "version", FLARE_VERSION, "durability", durability, "transport",
+        settings->wire    ? "wire"
+        : settings->redis ? "redis"
+                          : "http",
+        "connections", (json_int_t)settings->connections, "outstanding",
+        (json_int_t)(settings->wire ? settings->outstanding : 1), "batch",
+        (json_int_t)settings->batch, "size", (json_int_t)settings->size, "shards",
+        (json_int_t)settings->shards, "count", (json_int_t)settings->count, "backlog",
+        (json_int_t)settings->backlog, "seconds", seconds, "throughput",
+        (json_int_t)(seconds > 0 ? count / seconds : 0), "mib_per_second",
         seconds > 0 ? count * settings->size / seconds / (1 << 20) : 0.0,
         "client_cpu_us_per_message", (double)result->cpu_us / count, "latency_us", latency);
     (void)json_dumpf(document, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
@@ -308,77 +342,129 @@ static void new_name(char name[NAME_SIZE])
     (void)snprintf(name, NAME_SIZE, "bench-%016llx", (unsigned long long)random_seed());
 }
 
+static err_t publish_load(const struct bench_settings *settings, uint64_t count,
+                          struct load_result *result)
+{
+    return settings->wire
+               ? bench_wire_publish_run(settings, count, settings->batch, result)
+               : bench_publish_run(settings, count, settings->connections, settings->batch, result);
+}
+
 /* Publishes without measuring: whole batches, then what is left as one more. */
 static err_t fill(const struct bench_settings *settings, uint64_t count)
 {
     struct load_result result;
     uint64_t rest = count % FILL_BATCH;
-    TRY(bench_publish_run(settings, count - rest, FILL_CONNECTIONS, FILL_BATCH, &result));
-    return rest == 0 ? NULL : bench_publish_run(settings, rest, 1, (uint32_t)rest, &result);
+    struct bench_settings filling = *settings;
+    filling.connections = FILL_CONNECTIONS;
+    filling.outstanding = FILL_OUTSTANDING;
+    filling.batch = FILL_BATCH;
+    progress_begin(settings->progress, "filling", count - rest);
+    TRY(publish_load(&filling, count - rest, &result));
+    filling.connections = 1;
+    filling.batch = (uint32_t)rest;
+    return rest == 0 ? NULL : publish_load(&filling, rest, &result);
+}
+
+static err_t publish_measured(struct cli *cli, const struct bench_settings *settings,
+                              struct load_result *result)
+{
+    TRY(create_topic(cli, settings));
+    TRY(fill(settings, settings->backlog));
+    progress_begin(settings->progress, "publishing", settings->count);
+    TRY(publish_load(settings, settings->count, result));
+    return check_depth(cli, settings, settings->count + settings->backlog);
 }
 
 static err_t publish_run(struct cli *cli, const struct arguments *arguments)
 {
-    struct bench_settings settings = {0};
+    struct progress progress;
+    struct bench_settings settings = {.progress = &progress};
     struct load_result result;
     char name[NAME_SIZE];
+    progress_init(&progress, cli->quiet);
     new_name(name);
     settings.topic = name;
-    read_settings(&settings, arguments, 64, 1);
+    TRY(read_address(cli, &settings));
+    TRY(check_window(cli, &settings, arguments));
+    read_settings(&settings, arguments, settings.wire ? 4 : 64, 1);
+    settings.outstanding = (uint32_t)arguments_number(arguments, BENCH_OUTSTANDING, 64);
     settings.count = round_up(settings.count, settings.batch);
-    TRY(read_address(&settings, cli->url));
-    TRY(create_topic(cli, &settings));
-    TRY(fill(&settings, settings.backlog));
-    TRY(bench_publish_run(&settings, settings.count, settings.connections, settings.batch,
-                          &result));
-    TRY(check_depth(cli, &settings, settings.count + settings.backlog));
+    err_t err = publish_measured(cli, &settings, &result);
+    progress_done(&progress);
+    TRY(err);
     print_result(&settings, "publish", settings.durability, &result,
                  (const char *const[LOAD_KINDS]){"publish", NULL});
     return remove_topic(cli, &settings, arguments->values[BENCH_KEEP].set);
 }
 
+static err_t consume_measured(struct cli *cli, const struct bench_settings *settings,
+                              struct load_result *result)
+{
+    TRY(create_topic(cli, settings));
+    TRY(fill(settings, settings->count + settings->backlog));
+    progress_begin(settings->progress, "consuming", settings->count);
+    TRY(settings->wire ? bench_wire_consume_run(settings, result)
+                       : bench_consume_run(settings, result));
+    return settings->backlog == 0 ? check_depth(cli, settings, 0) : NULL;
+}
+
 static err_t consume_run(struct cli *cli, const struct arguments *arguments)
 {
-    struct bench_settings settings = {0};
+    struct progress progress;
+    struct bench_settings settings = {.progress = &progress};
     struct load_result result;
     char name[NAME_SIZE];
+    progress_init(&progress, cli->quiet);
     new_name(name);
     settings.topic = name;
+    TRY(read_address(cli, &settings));
+    TRY(check_window(cli, &settings, arguments));
     read_settings(&settings, arguments, 4, 100);
-    TRY(read_address(&settings, cli->url));
-    TRY(create_topic(cli, &settings));
-    TRY(fill(&settings, settings.count + settings.backlog));
-    TRY(bench_consume_run(&settings, &result));
-    if (settings.backlog == 0) {
-        TRY(check_depth(cli, &settings, 0));
-    }
+    settings.outstanding = (uint32_t)arguments_number(arguments, BENCH_OUTSTANDING, 1000);
+    settings.pull = arguments->values[BENCH_PULL].set;
+    err_t err = consume_measured(cli, &settings, &result);
+    progress_done(&progress);
+    TRY(err);
     print_result(&settings, "consume", settings.durability, &result,
                  (const char *const[LOAD_KINDS]){"pull", "ack"});
     return remove_topic(cli, &settings, arguments->values[BENCH_KEEP].set);
 }
 
+static err_t redis_measured(const struct bench_settings *settings, bool consume, bool *synced,
+                            struct load_result *result)
+{
+    TRY(bench_redis_prepare(settings, synced));
+    progress_begin(settings->progress, "publishing", settings->count);
+    TRY(bench_redis_publish_run(settings, settings->count, result));
+    if (consume) {
+        progress_begin(settings->progress, "consuming", settings->count);
+        TRY(bench_redis_consume_run(settings, result));
+    }
+    return NULL;
+}
+
 static err_t redis_run(struct cli *cli, const struct arguments *arguments)
 {
-    struct bench_settings settings = {.timeout_ms = TIMEOUT_MS, .topic = "flare-bench"};
+    struct progress progress;
+    struct bench_settings settings = {
+        .timeout_ms = TIMEOUT_MS, .topic = "flare-bench", .redis = true, .progress = &progress};
     struct load_result result;
     bool synced = false;
-    char url[300];
     const struct option_value *values = arguments->values;
     bool consume = values[REDIS_WORK].set && strcmp(values[REDIS_WORK].text, "consume") == 0;
     const char *address = values[REDIS_ADDRESS].set ? values[REDIS_ADDRESS].text : "127.0.0.1:6379";
-    (void)snprintf(url, sizeof url, "http://%s", address);
     settings.connections = (uint32_t)arguments_number(arguments, REDIS_CONNECTIONS, 64);
     settings.batch = (uint32_t)arguments_number(arguments, REDIS_BATCH, 1);
     settings.size = (uint32_t)arguments_number(arguments, REDIS_SIZE, 1024);
     settings.count = round_up(arguments_number(arguments, REDIS_COUNT, 200000), settings.batch);
     settings.shards = 1;
-    (void)cli;
-    TRY(read_address(&settings, url));
-    TRY(bench_redis_prepare(&settings, &synced));
-    TRY(bench_redis_publish_run(&settings, settings.count, &result));
-    if (consume) {
-        TRY(bench_redis_consume_run(&settings, &result));
-    }
+    progress_init(&progress, cli->quiet);
+    TRY(transport_split_address(address, settings.host, sizeof settings.host, settings.port,
+                                sizeof settings.port));
+    err_t err = redis_measured(&settings, consume, &synced, &result);
+    progress_done(&progress);
+    TRY(err);
     print_result(
         &settings, consume ? "redis consume" : "redis publish", synced ? "synced" : "not synced",
         &result,
@@ -408,9 +494,10 @@ static void print_core(const struct bench_core_settings *settings,
 static err_t core_run(struct cli *cli, const struct arguments *arguments)
 {
     struct bench_core_result result;
+    struct progress progress;
     const char *directory = getenv("TMPDIR");
     const struct option_value *values = arguments->values;
-    (void)cli;
+    progress_init(&progress, cli->quiet);
     directory = directory == NULL || directory[0] == '\0' ? "/tmp" : directory;
     const struct bench_core_settings settings = {
         .directory = values[CORE_DIRECTORY].set ? values[CORE_DIRECTORY].text : directory,
@@ -421,14 +508,19 @@ static err_t core_run(struct cli *cli, const struct arguments *arguments)
         .command_max = (uint32_t)arguments_number(arguments, CORE_COMMAND, 100),
         .count = arguments_number(arguments, CORE_COUNT, 3000000),
         .in_flight = arguments_number(arguments, CORE_IN_FLIGHT, 0),
-        .random_acks = values[CORE_RANDOM].set};
-    TRY(bench_core_run(&settings, &result));
+        .random_acks = values[CORE_RANDOM].set,
+        .progress = &progress};
+    progress_begin(&progress, "changing", settings.count);
+    err_t err = bench_core_run(&settings, &result);
+    progress_done(&progress);
+    TRY(err);
     print_core(&settings, &result);
     return NULL;
 }
 
 const struct cli_command bench_commands[] = {
     {.name = "bench core",
+     .scope = CLI_LOCAL,
      .operands = "",
      .summary = "Measure core and storage in this process, without network; prints JSON",
      .details = "A state change is a message published, leased or finished; each is flushed.",
@@ -439,22 +531,25 @@ const struct cli_command bench_commands[] = {
      .run = core_run},
     {.name = "bench publish",
      .operands = "",
-     .summary = "Measure publishing over HTTP; prints JSON",
+     .summary = "Measure publishing; prints JSON",
      .details = "Creates a topic of its own, and checks that the broker holds every message.",
-     .examples = "  flare bench publish --connections 64 --size 1024\n"
+     .examples = "  flare bench publish --connections 4 --outstanding 256 --size 128\n"
+                 "  flare bench publish --http --connections 64 --size 1024\n"
                  "  flare bench publish --connections 4 --batch 100 --count 1000000\n"
                  "  flare bench publish --durability relaxed\n",
      .options = publish_options,
      .run = publish_run},
     {.name = "bench consume",
      .operands = "",
-     .summary = "Measure pulling and acknowledging over HTTP; prints JSON",
+     .summary = "Measure consuming and acknowledging; prints JSON",
      .details = "Fills a topic of its own first, and checks that each message comes exactly once.",
-     .examples = "  flare bench consume --batch 100 --connections 4\n"
+     .examples = "  flare bench consume --connections 4 --outstanding 1000 --batch 100\n"
+                 "  flare bench consume --pull --batch 100\n"
                  "  flare bench consume --backlog 3000000\n",
      .options = consume_options,
      .run = consume_run},
     {.name = "bench redis",
+     .scope = CLI_LOCAL,
      .operands = "",
      .summary = "Measure the same on a Redis stream, for comparison; prints JSON",
      .details = "The stream flare-bench of that server is deleted and written anew.",

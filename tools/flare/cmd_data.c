@@ -49,6 +49,7 @@ struct task {
     err_t (*work)(struct task *task);
     const struct datafile *file;
     const char *path;            /* of a copy */
+    uint64_t before;             /* bytes of the copies before it */
     struct check_report *report; /* of a check */
     pthread_t thread;
     err_t err;
@@ -61,10 +62,10 @@ static void *task_main(void *user)
     return NULL;
 }
 
-static err_t task_run(struct task *task, struct progress *progress, const char *deed)
+/* How far it is comes from `done`, if it can be told at all. */
+static err_t task_run(struct task *task, struct progress *progress,
+                      uint64_t (*done)(const struct task *task))
 {
-    struct store_stats stats;
-    store_stats(task->file->store, &stats);
     int rc = pthread_create(&task->thread, NULL, task_main, task);
     if (rc != 0) {
         return ERR(MEMORY, "start a thread: %s", strerror(rc));
@@ -76,10 +77,7 @@ static err_t task_run(struct task *task, struct progress *progress, const char *
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
         rc = pthread_timedjoin_np(task->thread, NULL, &until);
-        if (rc != 0 && progress_due(progress)) {
-            progress_print(progress, "%s %s, %" PRIu64 " MiB", deed, task->file->name,
-                           stats.used_size >> 20);
-        }
+        progress_step(progress, done == NULL ? 0 : done(task));
     } while (rc != 0);
     return task->err;
 }
@@ -91,10 +89,19 @@ static err_t copy_work(struct task *task)
     return store_backup(task->file->store, task->path);
 }
 
-static err_t copy_file(const struct datafile *file, const char *path, struct progress *progress)
+/* What has been written of the copy, with the files before it. */
+static uint64_t copied(const struct task *task)
 {
-    struct task task = {.work = copy_work, .file = file, .path = path};
-    return task_run(&task, progress, "copying");
+    struct stat status;
+    bool known = stat(task->path, &status) == 0;
+    return task->before + (known ? (uint64_t)status.st_size : 0);
+}
+
+static uint64_t used_size(const struct datafile *file)
+{
+    struct store_stats stats;
+    store_stats(file->store, &stats);
+    return stats.used_size;
 }
 
 /* "directory/name"; false when it is too long. */
@@ -132,13 +139,23 @@ static void remove_copies(const struct datafiles *files, const char *directory)
 static err_t copy_all(struct cli *cli, const struct datafiles *files, const char *directory)
 {
     struct progress progress;
+    uint64_t total = 0;
+    uint64_t before = 0;
     err_t err = NULL;
+    for (uint32_t i = 0; i < files->count; i++) {
+        total += used_size(&files->files[i]);
+    }
     progress_init(&progress, cli->quiet);
+    progress_begin(&progress, "copying", total);
+    progress.unit = PROGRESS_BYTES;
     for (uint32_t i = files->count; i > 0 && err == NULL; i--) {
+        const struct datafile *file = &files->files[i - 1];
         char path[DATAFILES_PATH_MAX];
-        err = join(directory, files->files[i - 1].name, path)
-                  ? copy_file(&files->files[i - 1], path, &progress)
+        struct task task = {.work = copy_work, .file = file, .path = path, .before = before};
+        err = join(directory, file->name, path)
+                  ? task_run(&task, &progress, copied)
                   : ERR(INVALID, "the path of the backup is too long");
+        before += used_size(file);
     }
     progress_done(&progress);
     TRY(err);
@@ -289,9 +306,12 @@ struct verify {
 static const struct field fault_fields[] = {
     {"FILE", "file", FIELD_TEXT}, {"FAULT", "fault", FIELD_TEXT}, {.title = NULL}};
 
-static void verify_begin(struct verify *verify, const char *file)
+static void verify_begin(struct verify *verify, const char *deed, const char *file)
 {
+    char text[PROGRESS_DEED_SIZE];
     (void)snprintf(verify->file, sizeof verify->file, "%s", file);
+    (void)snprintf(text, sizeof text, "%s %s", deed, verify->file);
+    progress_begin(&verify->progress, text, 0);
 }
 
 static void verify_on_fault(void *context, const char *text)
@@ -304,10 +324,8 @@ static void verify_on_fault(void *context, const char *text)
 static void verify_on_pages(void *context, uint64_t done, uint64_t pages)
 {
     struct verify *verify = context;
-    if (progress_due(&verify->progress)) {
-        progress_print(&verify->progress, "%s: %" PRIu64 " of %" PRIu64 " pages", verify->file,
-                       done, pages);
-    }
+    verify->progress.total = pages;
+    progress_step(&verify->progress, done);
 }
 
 /* An error of one file is no reason to skip the next. */
@@ -327,7 +345,7 @@ static void verify_pages(struct verify *verify)
     char path[DATAFILES_PATH_MAX];
     for (uint32_t i = 0; join(verify->directory, name, path) && access(path, F_OK) == 0; i++) {
         struct verify_figures figures = {0};
-        verify_begin(verify, name);
+        verify_begin(verify, "reading", name);
         verify_took(verify, verify_file(path, &sink, &figures));
         verify->files++;
         verify->pages += figures.used_count;
@@ -347,8 +365,8 @@ static void verify_file_records(struct verify *verify, const struct datafile *fi
 {
     struct task task = {.work = check_work, .file = file, .report = report};
     memset(report, 0, sizeof *report);
-    verify_begin(verify, file->name);
-    verify_took(verify, task_run(&task, &verify->progress, "checking"));
+    verify_begin(verify, "checking", file->name);
+    verify_took(verify, task_run(&task, &verify->progress, NULL));
     for (uint32_t i = 0; i < report->kept; i++) {
         verify_on_fault(verify, report->problems[i]);
     }
@@ -424,6 +442,7 @@ static err_t verify_run(struct cli *cli, const struct arguments *arguments)
 
 const struct cli_command data_commands[] = {
     {.name = "backup",
+     .scope = CLI_LOCAL,
      .operands = "TARGET",
      .operands_min = 1,
      .operands_max = 1,
@@ -436,12 +455,14 @@ const struct cli_command data_commands[] = {
      .options = data_options,
      .run = backup_run},
     {.name = "inspect",
+     .scope = CLI_LOCAL,
      .operands = "",
      .summary = "Show what a data directory holds, without a broker",
      .examples = "  flare inspect --data /var/lib/flare\n",
      .options = data_options,
      .run = inspect_run},
     {.name = "verify",
+     .scope = CLI_LOCAL,
      .operands = "",
      .summary = "Read everything in a data directory and report damage",
      .details =

@@ -257,16 +257,14 @@ static void *consumer_main(void *user)
     return NULL;
 }
 
+/* A record counts once when it is published and once for each subscription that finished it. */
 static void show_progress(struct job *job)
 {
-    if (!progress_due(&job->progress)) {
-        return;
+    uint64_t done = job->published;
+    for (size_t i = 0; i < SUBSCRIPTION_COUNT; i++) {
+        done += atomic_load(&job->subscriptions[i].finished_count);
     }
-    progress_print(&job->progress,
-                   "published %" PRIu64 " of %zu; finished by %s %" PRIu64 ", by %s %" PRIu64,
-                   job->published, job->records.count, job->subscriptions[0].name,
-                   atomic_load(&job->subscriptions[0].finished_count), job->subscriptions[1].name,
-                   atomic_load(&job->subscriptions[1].finished_count));
+    progress_step(&job->progress, done);
 }
 
 static err_t put(struct job *job, const char *subscription, json_t *document)
@@ -472,6 +470,8 @@ static err_t job_run(struct cli *cli, const struct arguments *arguments)
     TRY(records_open(path, paragraphs, &job.records));
     TRY_OUT(set_up(&job));
     progress_init(&job.progress, cli->quiet);
+    progress_begin(&job.progress, "publishing and finishing",
+                   (uint64_t)job.records.count * (1 + SUBSCRIPTION_COUNT));
     job.progress.silent_us = 0; /* to be watched, however short */
     TRY_OUT(run_consumers_and_publish(&job, (uint32_t)arguments_number(arguments, JOB_BATCH, 100)));
     for (size_t i = 0; i < SUBSCRIPTION_COUNT; i++) {

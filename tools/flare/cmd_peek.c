@@ -151,17 +151,21 @@ static err_t redrive_run(struct cli *cli, const struct arguments *arguments)
     uint64_t total = 0;
     json_t *reply = NULL;
     progress_init(&progress, cli->quiet);
+    progress_begin(&progress, "redriving", 0);
     for (;;) {
         json_decref(reply);
-        TRY(redrive_step(cli, arguments, &reply));
+        reply = NULL;
+        err_t err = redrive_step(cli, arguments, &reply);
+        if (err != NULL) {
+            progress_done(&progress);
+            return err_passed(err, __func__);
+        }
         uint64_t count = (uint64_t)json_integer_value(json_object_get(reply, "redriven"));
         total += count;
         if (once || count == 0 || !json_is_true(json_object_get(reply, "more"))) {
             break;
         }
-        if (progress_due(&progress)) {
-            progress_print(&progress, "%" PRIu64 " redriven", total);
-        }
+        progress_step(&progress, total);
     }
     progress_done(&progress);
     (void)json_object_set_new(reply, "redriven", json_integer((json_int_t)total));

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tools/flare/output.h"
 #include "tools/flare/progress.h"
@@ -213,24 +214,32 @@ static err_t publish_line(struct pub *pub, struct span line, uint64_t number)
     return publisher_add(&pub->publisher, &message);
 }
 
+/* What there is to read; 0 for what is no regular file. */
+static uint64_t size_of(FILE *file)
+{
+    struct stat status;
+    bool known = fstat(fileno(file), &status) == 0 && S_ISREG(status.st_mode);
+    return known ? (uint64_t)status.st_size : 0;
+}
+
 static err_t publish_stream(struct pub *pub, FILE *file, const char *name)
 {
     struct progress progress;
     char *line = NULL;
     size_t capacity = 0;
     uint64_t number = 0;
+    uint64_t read_size = 0;
     ssize_t size = 0;
     err_t err = NULL;
     progress_init(&progress, pub->cli->quiet);
+    progress_begin(&progress, "publishing", size_of(file));
     while ((size = getline(&line, &capacity, file)) >= 0) {
         number++;
         size_t length = (size_t)size;
         length -= length > 0 && line[length - 1] == '\n';
         TRY_OUT(publish_line(pub, span_of(line, length), number));
-        if (progress_due(&progress)) {
-            progress_print(&progress, "%" PRIu64 " published, %.0f/s", pub->publisher.published,
-                           progress_rate(&progress, pub->publisher.published));
-        }
+        read_size += (size_t)size;
+        progress_step_items(&progress, read_size, pub->publisher.published);
     }
     if (ferror(file) != 0) {
         err = ERR(IO, "read %s: %s", name, strerror(errno));

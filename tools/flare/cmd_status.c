@@ -15,6 +15,7 @@ static const struct field status_fields[] = {
     {"SUBSCRIPTIONS", "subscriptions", FIELD_NUMBER},
     {"WAITING-PULLS", "waiting_pulls", FIELD_NUMBER},
     {"CONNECTIONS", "connections", FIELD_NUMBER},
+    {"WIRE", "wire", FIELD_TEXT},
     {"LOG-LEVEL", "log_level", FIELD_TEXT},
     {.title = NULL},
 };

@@ -22,14 +22,22 @@
 
 enum { RECEIVE_SIZE = 256 * 1024, REPLY_MAX = 64 * 1024 * 1024, EVENTS_MAX = 128 };
 
+/* A request that is under way. */
+struct load_slot {
+    struct load_request request;
+    uint32_t replies_left;
+    uint64_t sent_us;
+};
+
 struct load_connection {
     int socket;
     struct buf in;
-    struct span unsent;
-    struct load_request request;
-    uint32_t replies_left;
+    struct buf out; /* what the socket has not taken yet, from `out_sent` on */
+    size_t out_sent;
+    struct load_slot *slots;
+    uint32_t *idle; /* the slots without a request, as a stack */
+    uint32_t idle_count;
     bool waits_to_send;
-    uint64_t sent_us;
 };
 
 struct load {
@@ -37,7 +45,8 @@ struct load {
     struct load_connection *connections;
     struct load_result *result;
     int epoll;
-    uint32_t busy; /* connections with a request outstanding */
+    uint32_t outstanding; /* slots of each connection */
+    uint64_t busy;        /* requests under way */
     bool done;
 };
 
@@ -206,51 +215,98 @@ static err_t load_connect(struct load *load)
     return err;
 }
 
-/* Writes what the socket takes; waits for room only while something is left. */
-static err_t send_some(struct load *load, uint32_t index)
+/* Asks for the socket's readiness to send only while something is left. */
+static err_t watch_socket(struct load *load, uint32_t index, bool waits)
 {
     struct load_connection *connection = &load->connections[index];
-    ssize_t sent =
-        send(connection->socket, connection->unsent.data, connection->unsent.size, MSG_NOSIGNAL);
-    if (sent < 0 && errno != EAGAIN && errno != EINTR) {
-        return ERR(UNAVAILABLE, "send: %s", strerror(errno));
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = index};
+    event.events |= waits ? EPOLLOUT : 0u;
+    if (waits == connection->waits_to_send) {
+        return NULL;
     }
-    size_t size = sent < 0 ? 0 : (size_t)sent;
-    connection->unsent = span_of(connection->unsent.data + size, connection->unsent.size - size);
-    bool waits = connection->unsent.size > 0;
-    if (waits != connection->waits_to_send) {
-        struct epoll_event event = {.events = EPOLLIN, .data.u32 = index};
-        event.events |= waits ? EPOLLOUT : 0u;
-        connection->waits_to_send = waits;
-        if (epoll_ctl(load->epoll, EPOLL_CTL_MOD, connection->socket, &event) != 0) {
-            return ERR(IO, "epoll_ctl: %s", strerror(errno));
-        }
+    connection->waits_to_send = waits;
+    if (epoll_ctl(load->epoll, EPOLL_CTL_MOD, connection->socket, &event) != 0) {
+        return ERR(IO, "epoll_ctl: %s", strerror(errno));
     }
     return NULL;
 }
 
+/* Writes what the socket takes. */
+static err_t send_some(struct load *load, uint32_t index)
+{
+    struct load_connection *connection = &load->connections[index];
+    const uint8_t *bytes = connection->out.data + connection->out_sent;
+    size_t size = connection->out.size - connection->out_sent;
+    ssize_t sent = size == 0 ? 0 : send(connection->socket, bytes, size, MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN && errno != EINTR) {
+        return ERR(UNAVAILABLE, "send: %s", strerror(errno));
+    }
+    connection->out_sent += sent < 0 ? 0 : (size_t)sent;
+    if (connection->out_sent == connection->out.size) {
+        buf_reset(&connection->out);
+        connection->out_sent = 0;
+    }
+    return watch_socket(load, index, connection->out.size > 0);
+}
+
+/* Fills the idle slots of a connection as long as the driver has requests, and sends them together.
+ */
 static err_t send_next(struct load *load, uint32_t index)
 {
     struct load_connection *connection = &load->connections[index];
-    if (!load->options->driver->next(load->options->user, index, &connection->request)) {
-        return NULL;
+    uint64_t now_us = progress_now_us();
+    while (connection->idle_count > 0) {
+        uint32_t number = connection->idle[connection->idle_count - 1];
+        struct load_slot *slot = &connection->slots[number];
+        if (!load->options->driver->next(load->options->user, index, number, &slot->request)) {
+            break;
+        }
+        buf_append_span(&connection->out, slot->request.bytes);
+        if (slot->request.replies > 0) {
+            slot->replies_left = slot->request.replies;
+            slot->sent_us = now_us;
+            connection->idle_count--;
+            load->busy++;
+        }
     }
-    connection->unsent = connection->request.bytes;
-    connection->replies_left = connection->request.replies;
-    connection->sent_us = progress_now_us();
-    load->busy++;
+    if (connection->out.failed) {
+        return ERR(TOO_LARGE, "more than %d bytes wait to be sent", REPLY_MAX);
+    }
     return send_some(load, index);
 }
 
-/* Hands the whole replies in the buffer to the driver. */
-static err_t take_replies(struct load *load, uint32_t index)
+/* One whole reply: to the driver, and to the request it answers. */
+static err_t take_reply(struct load *load, uint32_t index, struct span reply)
 {
     struct load_connection *connection = &load->connections[index];
     const struct load_driver *driver = load->options->driver;
+    uint32_t number = driver->slot == NULL ? 0 : driver->slot(reply);
+    struct load_slot *slot = number < load->outstanding ? &connection->slots[number] : NULL;
+    if (number != LOAD_SLOT_NONE && (slot == NULL || slot->replies_left == 0)) {
+        return ERR(FORMAT, "more came than was asked for");
+    }
+    TRY(driver->reply(load->options->user, index, reply));
+    if (slot == NULL || --slot->replies_left > 0) {
+        return NULL;
+    }
+    if (slot->request.kind < LOAD_KINDS) {
+        histogram_add(&load->result->latencies[slot->request.kind],
+                      progress_now_us() - slot->sent_us);
+    }
+    connection->idle[connection->idle_count] = number;
+    connection->idle_count++;
+    load->busy--;
+    return NULL;
+}
+
+/* Hands the whole replies in the buffer to the driver, then sends what there is to send. */
+static err_t take_replies(struct load *load, uint32_t index)
+{
+    struct load_connection *connection = &load->connections[index];
     size_t at = 0;
-    while (connection->replies_left > 0 && at < connection->in.size) {
+    while (at < connection->in.size) {
         struct span rest = span_of(connection->in.data + at, connection->in.size - at);
-        int64_t size = driver->frame(rest);
+        int64_t size = load->options->driver->frame(rest);
         if (size == 0) {
             break;
         }
@@ -258,21 +314,11 @@ static err_t take_replies(struct load *load, uint32_t index)
             return ERR(FORMAT, "%s:%s does not speak the protocol", load->options->host,
                        load->options->port);
         }
-        TRY(driver->reply(load->options->user, index, span_of(rest.data, (size_t)size)));
+        TRY(take_reply(load, index, span_of(rest.data, (size_t)size)));
         at += (size_t)size;
-        connection->replies_left--;
     }
     buf_consume(&connection->in, at);
-    if (connection->replies_left > 0) {
-        return NULL;
-    }
-    if (connection->in.size > 0) {
-        return ERR(FORMAT, "more came than was asked for");
-    }
-    histogram_add(&load->result->latencies[connection->request.kind],
-                  progress_now_us() - connection->sent_us);
-    load->busy--;
-    load->done = driver->done(load->options->user);
+    load->done = load->options->driver->done(load->options->user);
     return load->done ? NULL : send_next(load, index);
 }
 
@@ -298,7 +344,7 @@ static err_t receive(struct load *load, uint32_t index)
 static err_t handle(struct load *load, const struct epoll_event *event)
 {
     uint32_t index = event->data.u32;
-    if ((event->events & EPOLLOUT) != 0 && load->connections[index].unsent.size > 0) {
+    if ((event->events & EPOLLOUT) != 0) {
         TRY(send_some(load, index));
     }
     if ((event->events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0) {
@@ -313,7 +359,8 @@ static err_t run_loop(struct load *load)
     for (uint32_t i = 0; i < load->options->connections; i++) {
         TRY(send_next(load, i));
     }
-    while (!load->done && load->busy > 0) {
+    bool streams = load->options->driver->slot != NULL; /* more may come without being asked for */
+    while (!load->done && (load->busy > 0 || streams)) {
         int count = epoll_wait(load->epoll, events, EVENTS_MAX, (int)load->options->timeout_ms);
         if (count < 0 && errno != EINTR) {
             return ERR(IO, "epoll_wait: %s", strerror(errno));
@@ -324,6 +371,10 @@ static err_t run_loop(struct load *load)
         }
         for (int i = 0; i < count && !load->done; i++) {
             TRY(handle(load, &events[i]));
+        }
+        if (load->options->progress != NULL) {
+            progress_step(load->options->progress,
+                          load->options->driver->count(load->options->user));
         }
     }
     return NULL;
@@ -344,11 +395,32 @@ static void load_deinit(struct load *load)
             (void)close(load->connections[i].socket);
         }
         buf_deinit(&load->connections[i].in);
+        buf_deinit(&load->connections[i].out);
+        free(load->connections[i].slots);
+        free(load->connections[i].idle);
     }
     free(load->connections);
     if (load->epoll >= 0) {
         (void)close(load->epoll);
     }
+}
+
+/* A connection that is still to be made; false: no memory. */
+static bool init_connection(struct load *load, struct load_connection *connection)
+{
+    connection->socket = -1;
+    buf_init(&connection->in, REPLY_MAX);
+    buf_init(&connection->out, REPLY_MAX);
+    connection->slots = calloc(load->outstanding, sizeof *connection->slots);
+    connection->idle = calloc(load->outstanding, sizeof *connection->idle);
+    if (connection->slots == NULL || connection->idle == NULL) {
+        return false;
+    }
+    for (uint32_t i = load->outstanding; i > 0; i--) { /* the lowest on top */
+        connection->idle[connection->idle_count] = i - 1;
+        connection->idle_count++;
+    }
+    return true;
 }
 
 err_t load_run(const struct load_options *options, struct load_result *out)
@@ -357,13 +429,14 @@ err_t load_run(const struct load_options *options, struct load_result *out)
     err_t err = NULL;
     assert(options->connections > 0 && options->connections <= LOAD_CONNECTIONS_MAX);
     memset(out, 0, sizeof *out);
+    load.outstanding = options->outstanding == 0 ? 1 : options->outstanding;
     load.epoll = epoll_create1(EPOLL_CLOEXEC);
     load.connections = calloc(options->connections, sizeof *load.connections);
+    bool ready = load.epoll >= 0 && load.connections != NULL;
     for (uint32_t i = 0; load.connections != NULL && i < options->connections; i++) {
-        load.connections[i].socket = -1;
-        buf_init(&load.connections[i].in, REPLY_MAX);
+        ready = init_connection(&load, &load.connections[i]) && ready;
     }
-    if (load.epoll < 0 || load.connections == NULL) {
+    if (!ready) {
         err = ERR(MEMORY, "no memory for %u connections", options->connections);
         goto out;
     }

@@ -2,23 +2,13 @@
  * once. */
 #include <curl/curl.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
-#include <unistd.h>
 
 #include "broker/base/version.h"
 #include "tools/flare/cli.h"
-
-enum { TIMEOUT_DEFAULT_MS = 30000 };
-
-static const struct cli_command *const groups[] = {
-    topic_commands,  sub_commands,  pub_commands, pull_commands,  peek_commands,
-    status_commands, data_commands, job_commands, bench_commands,
-};
-enum { GROUP_COUNT = sizeof groups / sizeof groups[0] };
+#include "tools/flare/commands.h"
 
 /* Exit codes for the errors that are not EX_SOFTWARE; the first row that fits counts. */
 struct exit_row {
@@ -56,8 +46,8 @@ static const struct exit_row exit_rows[] = {
 static int exit_code_of(const struct cli *cli, err_t err)
 {
     long status = cli->client == NULL ? 0 : client_status(cli->client);
-    if (cli->usage_error) {
-        return EX_USAGE;
+    if (cli->blame != EX_OK) {
+        return cli->blame;
     }
     if (status == 401 || status == 403) {
         return EX_NOPERM;
@@ -73,60 +63,16 @@ static int exit_code_of(const struct cli *cli, err_t err)
     return EX_SOFTWARE;
 }
 
-void cli_note(const struct cli *cli, const char *format, ...)
-{
-    if (cli->quiet) {
-        return;
-    }
-    va_list arguments;
-    va_start(arguments, format);
-    (void)vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    (void)fputc('\n', stderr);
-}
-
-err_t cli_confirm(struct cli *cli, bool yes, const char *deed, const char *name)
-{
-    char line[512];
-    if (yes) {
-        return NULL;
-    }
-    if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO)) {
-        return USAGE(cli, "this would %s %s for good: add --yes", deed, name);
-    }
-    (void)fprintf(stderr, "This will %s %s for good. Type its name to go on: ", deed, name);
-    if (fgets(line, sizeof line, stdin) == NULL) {
-        line[0] = '\0';
-    }
-    line[strcspn(line, "\n")] = '\0';
-    return strcmp(line, name) == 0 ? NULL : USAGE(cli, "not confirmed: nothing was done");
-}
-
-void cli_set_number(json_t *document, const char *name, const struct arguments *arguments,
-                    uint32_t option)
-{
-    if (arguments->values[option].set) {
-        (void)json_object_set_new(document, name,
-                                  json_integer((json_int_t)arguments->values[option].number));
-    }
-}
-
-/* Whether `command` belongs to `noun` ("topic" of "topic put"); a NULL noun has all. */
-static bool command_has_noun(const struct cli_command *command, const char *noun)
-{
-    size_t size = noun == NULL ? 0 : strlen(noun);
-    return noun == NULL || (strncmp(command->name, noun, size) == 0 && command->name[size] == ' ');
-}
-
+/* Of one noun ("topic" of "topic put"), or all for NULL. */
 static size_t print_commands(FILE *file, const char *noun)
 {
     size_t count = 0;
-    for (size_t i = 0; i < GROUP_COUNT; i++) {
-        for (const struct cli_command *row = groups[i]; row->name != NULL; row++) {
-            if (command_has_noun(row, noun)) {
-                (void)fprintf(file, "  %-16s %s\n", row->name, row->summary);
-                count++;
-            }
+    size_t position = 0;
+    const struct cli_command *row = NULL;
+    while ((row = commands_next(&position)) != NULL) {
+        if (noun == NULL || commands_has_noun(row, noun)) {
+            (void)fprintf(file, "  %-16s %s\n", row->name, row->summary);
+            count++;
         }
     }
     return count;
@@ -148,26 +94,6 @@ static void print_overview(FILE *file)
                 "  flare pull orders billing --max 10 --ack\n"
                 "  flare COMMAND --help\n",
                 file);
-}
-
-/* The command named by the first one or two words, which are taken. */
-static const struct cli_command *take_command(struct arguments *arguments)
-{
-    int left = arguments->argc - arguments->next;
-    char **words = arguments->argv + arguments->next;
-    for (size_t i = 0; i < GROUP_COUNT; i++) {
-        for (const struct cli_command *row = groups[i]; row->name != NULL; row++) {
-            const char *space = strchr(row->name, ' ');
-            size_t size = space == NULL ? strlen(row->name) : (size_t)(space - row->name);
-            bool first =
-                left > 0 && strlen(words[0]) == size && memcmp(words[0], row->name, size) == 0;
-            if (first && (space == NULL || (left > 1 && strcmp(words[1], space + 1) == 0))) {
-                arguments->next += space == NULL ? 1 : 2;
-                return row;
-            }
-        }
-    }
-    return NULL;
 }
 
 /* A line without a whole command: help when it was asked for, otherwise an error that helps. */
@@ -196,54 +122,34 @@ static err_t without_command(struct cli *cli, struct arguments *arguments)
     return help ? NULL : USAGE(cli, "what about %s? The commands are above", noun);
 }
 
-static void cli_configure(struct cli *cli, const struct arguments *arguments)
-{
-    const struct option_value *globals = arguments->globals;
-    const char *environment = getenv("FLARE_URL");
-    const char *no_color = getenv("NO_COLOR");
-    cli->url = globals[GLOBAL_URL].set                         ? globals[GLOBAL_URL].text
-               : environment != NULL && environment[0] != '\0' ? environment
-                                                               : "http://127.0.0.1:8080";
-    cli->timeout_ms =
-        globals[GLOBAL_TIMEOUT].set ? globals[GLOBAL_TIMEOUT].number : TIMEOUT_DEFAULT_MS;
-    cli->format = globals[GLOBAL_JSON].set    ? CLI_JSON
-                  : globals[GLOBAL_PLAIN].set ? CLI_PLAIN
-                                              : CLI_TABLE;
-    cli->quiet = globals[GLOBAL_QUIET].set;
-    cli->color = cli->format == CLI_TABLE && isatty(STDOUT_FILENO) != 0 &&
-                 (no_color == NULL || no_color[0] == '\0');
-}
-
 static err_t run(struct cli *cli, struct arguments *arguments)
 {
     err_t err = options_parse_globals(arguments);
-    cli->usage_error = err != NULL;
+    cli->blame = err == NULL ? EX_OK : EX_USAGE;
     TRY(err);
     if (arguments->next < arguments->argc &&
         strcmp(arguments->argv[arguments->next], "help") == 0) {
         arguments->globals[GLOBAL_HELP].set = true;
         arguments->next++;
     }
-    const struct cli_command *command = take_command(arguments);
+    size_t taken = 0;
+    const struct cli_command *command = commands_find(
+        arguments->argv + arguments->next, (size_t)(arguments->argc - arguments->next), &taken);
     if (command == NULL || arguments->globals[GLOBAL_VERSION].set) {
         return without_command(cli, arguments);
     }
+    arguments->next += (int)taken;
     err = options_parse_command(arguments, command);
-    cli->usage_error = err != NULL;
+    cli->blame = err == NULL ? EX_OK : EX_USAGE;
     TRY(err);
     if (arguments->globals[GLOBAL_HELP].set) {
         options_print_help(stdout, command);
         return NULL;
     }
-    cli_configure(cli, arguments);
-    struct client_options options = {.url = cli->url,
-                                     .timeout_ms = cli->timeout_ms,
-                                     .print = arguments->globals[GLOBAL_CURL].set};
-    err = client_create(&options, &cli->client);
-    cli->usage_error = err_code(err) == ERR_INVALID;
-    TRY(err);
+    TRY(cli_configure(cli, arguments));
     TRY(command->run(cli, arguments));
-    if (options.print && !client_printed(cli->client)) {
+    if (arguments->globals[GLOBAL_CURL].set &&
+        (cli->client == NULL || !client_printed(cli->client))) {
         return USAGE(cli, "flare %s sends no request that --curl could print", command->name);
     }
     return NULL;
@@ -257,7 +163,7 @@ static int report(const struct cli *cli, const struct arguments *arguments, err_
     }
     bool verbose = arguments->globals[GLOBAL_VERBOSE].set;
     (void)fprintf(stderr, "flare: %s\n", verbose ? err_describe(err) : err_message(err));
-    if (cli->usage_error && arguments->command != NULL) {
+    if (cli->blame == EX_USAGE && arguments->command != NULL) {
         (void)fprintf(stderr, "Try: flare %s --help\n", arguments->command->name);
     }
     return exit_code_of(cli, err);
@@ -283,6 +189,7 @@ int main(int argc, char **argv)
     err_free(err);
     arguments_deinit(&arguments);
     client_destroy(cli.client);
+    contexts_close(&cli.contexts);
     curl_global_cleanup();
     return exit_code;
 }

@@ -8,7 +8,19 @@ static const struct option_row global_rows[] = {
     [GLOBAL_URL] = {.name = "url",
                     .kind = OPTION_TEXT,
                     .value = "URL",
-                    .help = "the broker; default $FLARE_URL or http://127.0.0.1:8080"},
+                    .help = "the broker's HTTP API; default http://127.0.0.1:8080"},
+    [GLOBAL_WIRE] = {.name = "wire",
+                     .kind = OPTION_TEXT,
+                     .value = "HOST:PORT",
+                     .help = "the broker's wire protocol; default 127.0.0.1:8089, with another URL "
+                             "what its broker says"},
+    [GLOBAL_HTTP] = {.name = "http",
+                     .kind = OPTION_FLAG,
+                     .help = "use HTTP where the wire protocol is the default"},
+    [GLOBAL_CONTEXT] = {.name = "context",
+                        .kind = OPTION_TEXT,
+                        .value = "CONTEXT",
+                        .help = "settings kept under this name (see flare ctx); '' for none"},
     [GLOBAL_TIMEOUT] = {.name = "timeout",
                         .kind = OPTION_DURATION,
                         .min = 1,
@@ -19,9 +31,15 @@ static const struct option_row global_rows[] = {
     [GLOBAL_PLAIN] = {.name = "plain",
                       .kind = OPTION_FLAG,
                       .help = "print tab-separated values without header, units or colour"},
+    [GLOBAL_TABLE] = {.name = "table",
+                      .kind = OPTION_FLAG,
+                      .help = "print aligned columns, as without any setting"},
     [GLOBAL_CURL] = {.name = "curl",
                      .kind = OPTION_FLAG,
                      .help = "print the first request as a curl command; send nothing"},
+    [GLOBAL_TRACE] = {.name = "trace",
+                      .kind = OPTION_FLAG,
+                      .help = "show what is sent and received on standard error"},
     [GLOBAL_QUIET] = {.name = "quiet",
                       .letter = 'q',
                       .kind = OPTION_FLAG,
@@ -76,22 +94,6 @@ static bool parse_quantity(const char *text, const struct unit *units, uint64_t 
         }
     }
     return false;
-}
-
-err_t options_duration(const char *text, uint64_t *out)
-{
-    if (!parse_quantity(text, duration_units, out)) {
-        return ERR(INVALID, "'%s' is not a duration such as 500ms, 30s, 5m, 1h or 7d", text);
-    }
-    return NULL;
-}
-
-err_t options_size(const char *text, uint64_t *out)
-{
-    if (!parse_quantity(text, size_units, out)) {
-        return ERR(INVALID, "'%s' is not a size such as 4096, 16K or 1MiB", text);
-    }
-    return NULL;
 }
 
 err_t arguments_init(struct arguments *arguments, int argc, char **argv)
@@ -151,51 +153,66 @@ static bool choice_listed(const char *choices, const char *text)
     return false;
 }
 
-static err_t check_bounds(const struct option_row *row, const char *text, uint64_t number)
+static err_t check_bounds(const struct option_row *row, const char *place, const char *text,
+                          uint64_t number)
 {
     if (number < row->min || (row->max != 0 && number > row->max)) {
         const char *unit = row->kind == OPTION_DURATION ? " ms"
                            : row->kind == OPTION_SIZE   ? " bytes"
                                                         : "";
         if (row->max == 0) {
-            return ERR(INVALID, "--%s %s: must be at least %" PRIu64 "%s", row->name, text,
-                       row->min, unit);
+            return ERR(INVALID, "%s %s: must be at least %" PRIu64 "%s", place, text, row->min,
+                       unit);
         }
-        return ERR(INVALID, "--%s %s: must be between %" PRIu64 " and %" PRIu64 "%s", row->name,
-                   text, row->min, row->max, unit);
+        return ERR(INVALID, "%s %s: must be between %" PRIu64 " and %" PRIu64 "%s", place, text,
+                   row->min, row->max, unit);
     }
     return NULL;
 }
 
-/* Reads one value into `value` by the row's kind. */
-static err_t read_value(const struct option_row *row, const char *text, struct option_value *value)
+err_t options_read(const struct option_row *row, const char *place, const char *text,
+                   struct option_value *value)
 {
-    value->set = true;
-    value->text = text;
+    static const struct unit plain[] = {{"", 1}, {NULL, 0}};
+    struct option_value read = {.text = text, .set = true};
     switch (row->kind) {
     case OPTION_FLAG:
     case OPTION_TEXT:
-        return NULL;
-    case OPTION_NUMBER: {
-        static const struct unit plain[] = {{"", 1}, {NULL, 0}};
-        if (!parse_quantity(text, plain, &value->number)) {
-            return ERR(INVALID, "--%s: '%s' is not a number", row->name, text);
-        }
         break;
-    }
+    case OPTION_NUMBER:
+        if (!parse_quantity(text, plain, &read.number)) {
+            return ERR(INVALID, "%s: '%s' is not a number", place, text);
+        }
+        TRY(check_bounds(row, place, text, read.number));
+        break;
     case OPTION_SIZE:
-        TRY(options_size(text, &value->number));
+        if (!parse_quantity(text, size_units, &read.number)) {
+            return ERR(INVALID, "%s: '%s' is not a size such as 4096, 16K or 1MiB", place, text);
+        }
+        TRY(check_bounds(row, place, text, read.number));
         break;
     case OPTION_DURATION:
-        TRY(options_duration(text, &value->number));
+        if (!parse_quantity(text, duration_units, &read.number)) {
+            return ERR(INVALID, "%s: '%s' is not a duration such as 500ms, 30s, 5m, 1h or 7d",
+                       place, text);
+        }
+        TRY(check_bounds(row, place, text, read.number));
         break;
     case OPTION_CHOICE:
         if (!choice_listed(row->value, text)) {
-            return ERR(INVALID, "--%s: '%s' is not one of %s", row->name, text, row->value);
+            return ERR(INVALID, "%s: '%s' is not one of %s", place, text, row->value);
         }
-        return NULL;
+        break;
     }
-    return check_bounds(row, text, value->number);
+    *value = read;
+    return NULL;
+}
+
+static err_t read_given(const struct option_row *row, const char *text, struct option_value *value)
+{
+    char place[64];
+    (void)snprintf(place, sizeof place, "--%s", row->name);
+    return options_read(row, place, text, value);
 }
 
 /* Takes the option at argv[next], with its value, from the command's table or the global one. */
@@ -229,12 +246,12 @@ static err_t parse_option(struct arguments *arguments, const struct option_row *
         arguments->next++;
     }
     if (global) {
-        return read_value(row, text, &arguments->globals[row - global_rows]);
+        return read_given(row, text, &arguments->globals[row - global_rows]);
     }
     arguments->given[arguments->given_count].index = (uint32_t)(row - rows);
     arguments->given[arguments->given_count].text = text;
     arguments->given_count++;
-    return read_value(row, text, &arguments->values[row - rows]);
+    return read_given(row, text, &arguments->values[row - rows]);
 }
 
 /* "-" alone is an operand: standard input. */
@@ -315,6 +332,11 @@ static void print_rows(FILE *file, const struct option_row *rows)
             (void)fprintf(file, "  %-*s%s\n", COLUMN, left, rows->help);
         }
     }
+}
+
+const struct option_row *options_globals(void)
+{
+    return global_rows;
 }
 
 void options_print_globals(FILE *file)

@@ -41,6 +41,13 @@ struct option_value {
     bool set;
 };
 
+/* What a command needs before it runs. */
+enum cli_scope {
+    CLI_BROKER = 0, /* a client for the broker that the settings name */
+    CLI_LOCAL,      /* the settings, but no broker */
+    CLI_CONTEXTLESS /* only what the line and the environment say: contexts may be broken */
+};
+
 struct cli_command {
     const char *name;
     const char *operands; /* "TOPIC [MESSAGE]" */
@@ -50,6 +57,8 @@ struct cli_command {
     const struct option_row *options; /* indexed by the command's own enum, ended by a NULL name */
     uint32_t operands_min;
     uint32_t operands_max;
+    enum cli_scope scope;
+    bool hidden; /* for programs: in no list, help or page */
     err_t (*run)(struct cli *cli, const struct arguments *arguments);
 };
 
@@ -57,10 +66,15 @@ enum { OPTIONS_MAX = 24 };
 
 enum global_option {
     GLOBAL_URL,
+    GLOBAL_WIRE,
+    GLOBAL_HTTP,
+    GLOBAL_CONTEXT,
     GLOBAL_TIMEOUT,
     GLOBAL_JSON,
     GLOBAL_PLAIN,
+    GLOBAL_TABLE,
     GLOBAL_CURL,
+    GLOBAL_TRACE,
     GLOBAL_QUIET,
     GLOBAL_VERBOSE,
     GLOBAL_HELP,
@@ -101,13 +115,15 @@ const char *arguments_next(const struct arguments *arguments, uint32_t index, si
 /* The value, or `fallback` when it was not given. */
 uint64_t arguments_number(const struct arguments *arguments, uint32_t index, uint64_t fallback);
 
+/* Reads `text` by the row's kind and bounds. ERR_INVALID, which names `place`: "--timeout". */
+err_t options_read(const struct option_row *row, const char *place, const char *text,
+                   struct option_value *value) MUST_CHECK;
+
+/* The options of every command, ended by a NULL name, in the order of enum global_option. */
+const struct option_row *options_globals(void);
+
 /* Help of one command, from its row. */
 void options_print_help(FILE *file, const struct cli_command *command);
 void options_print_globals(FILE *file);
-
-/* "30s" to 30000. ERR_INVALID. */
-err_t options_duration(const char *text, uint64_t *out) MUST_CHECK;
-/* "16K" to 16384. ERR_INVALID. */
-err_t options_size(const char *text, uint64_t *out) MUST_CHECK;
 
 #endif

@@ -81,8 +81,7 @@ static size_t text_sequence(struct span text)
     return bidirectional ? 0 : size;
 }
 
-/* Appends text with everything escaped that is not plainly visible; at most `limit` columns. */
-static void append_visible(struct buf *buf, struct span text, size_t limit)
+void output_visible(struct buf *buf, struct span text, size_t limit)
 {
     size_t columns = 0;
     while (text.size > 0) {
@@ -198,7 +197,7 @@ static void append_body(struct buf *buf, const json_t *message, size_t limit)
     buf_init(&body, CELL_MAX);
     err_t err = output_body(message, &body);
     if (err == NULL) {
-        append_visible(buf, buf_span(&body), limit);
+        output_visible(buf, buf_span(&body), limit);
     }
     err_free(err); /* a message listed without its body is shown without it */
     buf_deinit(&body);
@@ -213,7 +212,7 @@ static void append_cell(struct buf *buf, const struct field *field, const json_t
     }
     const json_t *value = value_at(item, field->path);
     if (json_is_string(value)) {
-        append_visible(buf, span_of(json_string_value(value), json_string_length(value)), SIZE_MAX);
+        output_visible(buf, span_of(json_string_value(value), json_string_length(value)), SIZE_MAX);
     } else if (json_is_integer(value)) {
         append_number(buf, field->kind, (uint64_t)json_integer_value(value), plain);
     } else if (json_is_boolean(value)) {

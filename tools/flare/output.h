@@ -57,6 +57,9 @@ void output_size(struct buf *buf, uint64_t bytes);
 void output_duration(struct buf *buf, uint64_t ms);
 void output_count(struct buf *buf, uint64_t count);
 
+/* Appends text with everything escaped that is not plainly visible; at most `limit` columns. */
+void output_visible(struct buf *buf, struct span text, size_t limit);
+
 /* The body of a message document, decoded. ERR_FORMAT when it has none that can be read. */
 err_t output_body(const json_t *message, struct buf *out) MUST_CHECK;
 
