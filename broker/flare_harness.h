@@ -13,7 +13,8 @@
  *   static void test_redelivery(void **state)
  *   {
  *       struct flare_broker *broker = flare_harness_broker(*state);
- *       ... code that pulls a message and then crashes ...
+ *       flare_publish(flare_harness_client(*state), "orders", &message, NULL, NULL);
+ *       ... code that pulls the message and then crashes ...
  *       flare_broker_advance(broker, 30000, NULL);          // the lease expires now
  *       assert_true(flare_harness_expect_depths(*state, &mail_source,
  *                                               &(struct flare_depths){.scheduled = 1}));
