@@ -691,6 +691,54 @@ static void test_clients_of_both_kinds(void **state)
     flare_broker_close(broker);
 }
 
+enum { STREAMED = 200 };
+
+struct streamed {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned count;
+};
+
+static enum flare_verdict handle(void *user, const struct flare_delivery *delivery)
+{
+    struct streamed *streamed = user;
+    assert_int_equal(delivery->attempt, 1);
+    pthread_mutex_lock(&streamed->lock);
+    streamed->count++;
+    pthread_cond_signal(&streamed->changed);
+    pthread_mutex_unlock(&streamed->lock);
+    return FLARE_ACK;
+}
+
+/* A credit stream within the process gives every message once. */
+static void test_stream_in_process(void **state)
+{
+    (void)state;
+    struct streamed streamed = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                                .changed = PTHREAD_COND_INITIALIZER};
+    struct flare_stream *stream = NULL;
+    struct flare_broker *broker =
+        open_broker(&(struct flare_broker_options){.simulated_ms = START_MS});
+    struct flare_client *client = connect_client(broker);
+    const struct flare_stream_options options = {
+        .handler = handle, .user = &streamed, .concurrency = 4, .prefetch = 16};
+    const struct flare_message message = {.body = "x", .body_size = 1};
+    put_orders(broker);
+    must(flare_stream_open(client, &mail_source, &options, &stream, &error));
+    for (int index = 0; index < STREAMED; index++) {
+        must(flare_publish_async(client, "orders", &message, NULL, NULL, &error));
+    }
+    pthread_mutex_lock(&streamed.lock);
+    while (streamed.count < STREAMED) {
+        pthread_cond_wait(&streamed.changed, &streamed.lock);
+    }
+    pthread_mutex_unlock(&streamed.lock);
+    flare_stream_close(stream);
+    check_depths(broker, (struct flare_depths){0});
+    flare_close(client);
+    flare_broker_close(broker);
+}
+
 struct waited {
     struct flare_client *client;
     size_t count;
@@ -812,6 +860,7 @@ int main(void)
         cmocka_unit_test(test_clients_of_both_kinds),
         cmocka_unit_test(test_client_waits_by_simulated_clock),
         cmocka_unit_test(test_client_cannot_wait),
+        cmocka_unit_test(test_stream_in_process),
         cmocka_unit_test(test_close_answers),
         cmocka_unit_test(test_threads),
     };
