@@ -6,6 +6,7 @@
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include "broker/base/random.h"
 #include "storage/format.h"
 #include "storage/lmdb.h"
+#include "storage/memory.h"
 
 #define VOLUMES_KEY "volumes"
 
@@ -190,6 +192,12 @@ static err_t open_volumes(struct datadir *datadir, struct lmdb_options options, 
     return NULL;
 }
 
+static err_t check_volume_count(uint32_t count)
+{
+    return count <= DATADIR_VOLUMES_MAX ? NULL
+                                        : ERR(INVALID, "volumes: at most %d", DATADIR_VOLUMES_MAX);
+}
+
 static err_t open_stores(struct datadir *datadir, const struct datadir_options *options)
 {
     struct lmdb_options lmdb = {.map_size = options->map_size,
@@ -199,17 +207,31 @@ static err_t open_stores(struct datadir *datadir, const struct datadir_options *
     TRY(identity_of(datadir->catalog, &lmdb.node_identity));
     TRY(read_volume_count(datadir->catalog, &recorded));
     uint32_t count = recorded > options->volumes ? recorded : options->volumes;
-    if (count > DATADIR_VOLUMES_MAX) {
-        return ERR(INVALID, "volumes: at most %d", DATADIR_VOLUMES_MAX);
-    }
+    TRY(check_volume_count(count));
     TRY(open_volumes(datadir, lmdb, recorded, count));
     return count == recorded ? NULL : write_volume_count(datadir->catalog, count);
+}
+
+static err_t open_memory(struct datadir *datadir, const struct datadir_options *options)
+{
+    snprintf(datadir->path, sizeof datadir->path, "%s", DATADIR_MEMORY);
+    TRY(check_volume_count(options->volumes));
+    TRY(memory_store_open(&datadir->catalog));
+    for (uint32_t number = 0; number < options->volumes; number++) {
+        TRY(memory_store_open(&datadir->volumes[number]));
+        datadir->volume_count = number + 1;
+    }
+    return NULL;
 }
 
 err_t datadir_open(const struct datadir_options *options, struct datadir *out)
 {
     err_t err = NULL;
     *out = (struct datadir){.lock_fd = -1};
+    if (strcmp(options->path, DATADIR_MEMORY) == 0) {
+        TRY_OUT(open_memory(out, options));
+        return NULL;
+    }
     TRY_OUT(make_directory(out, options->path));
     TRY_OUT(take_lock(out));
     TRY_OUT(open_stores(out, options));

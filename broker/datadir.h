@@ -2,12 +2,16 @@
  *
  *   lock            held by the running broker (flock), holds its pid
  *   catalog.mdb     the catalog; META "volumes" says how many volumes there are
- *   volume-N.mdb    the volumes */
+ *   volume-N.mdb    the volumes
+ *
+ * Or no directory at all: with the path DATADIR_MEMORY the stores are in memory and end with it. */
 #ifndef BROKER_DATADIR_H
 #define BROKER_DATADIR_H
 
 #include "broker/base/err.h"
 #include "storage/store.h"
+
+#define DATADIR_MEMORY ":memory:"
 
 enum { DATADIR_PATH_MAX = 1200, DATADIR_VOLUMES_MAX = 64 };
 
@@ -21,7 +25,7 @@ struct datadir {
 };
 
 struct datadir_options {
-    const char *path; /* empty: a new temporary directory */
+    const char *path; /* empty: a new temporary directory; or DATADIR_MEMORY */
     uint32_t volumes; /* at least so many; a directory that has more keeps them */
     uint64_t map_size;
     uint64_t map_size_max;

@@ -16,11 +16,14 @@ extern char **environ;
 
 enum { READY_LINE_MAX = 16 << 10 };
 
+/* What asks the broker to stop: a supervisor, Ctrl-C, the end of the terminal. */
+static const int stop_signals[] = {SIGTERM, SIGINT, SIGHUP};
+enum { STOP_SIGNALS = sizeof stop_signals / sizeof stop_signals[0] };
+
 struct program {
     uv_loop_t *loop;
-    struct node *node;
-    uv_signal_t terminate;
-    uv_signal_t interrupt;
+    struct node *node; /* NULL: not started yet, or gone */
+    uv_signal_t signals[STOP_SIGNALS];
     bool stopping;
 };
 
@@ -30,7 +33,7 @@ static void print_help(void)
     buf_init(&help, CONFIG_OUTPUT_MAX);
     config_print_help(&help);
     printf("usage: flared [--name VALUE]...\n"
-           "Runs the Flare broker on one data directory until SIGTERM or Ctrl-C.\n\n"
+           "Runs the Flare broker on one data directory until SIGTERM, SIGHUP or Ctrl-C.\n\n"
            "  flared --data ./flare-data --http 127.0.0.1:8080\n"
            "  flared --ephemeral\n\n%.*s",
            (int)help.size, (const char *)help.data);
@@ -69,8 +72,6 @@ static void on_stopped(void *user)
 {
     struct program *program = user;
     program->node = NULL;
-    uv_close((uv_handle_t *)&program->terminate, NULL);
-    uv_close((uv_handle_t *)&program->interrupt, NULL);
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -79,7 +80,45 @@ static void on_signal(uv_signal_t *handle, int number)
     if (!program->stopping) {
         program->stopping = true;
         LOG_INFO("stopping", LOG_U64("signal", (uint64_t)number));
-        node_stop(program->node, on_stopped, program);
+        if (program->node != NULL) {
+            node_stop(program->node, on_stopped, program);
+        }
+    }
+}
+
+/* From before the start, so that one that comes in the middle of it leaves nothing behind. They do
+ * not keep the loop running. One that is ignored, as under nohup, stays so. */
+static void watch_signals(struct program *program)
+{
+    for (size_t index = 0; index < STOP_SIGNALS; index++) {
+        struct sigaction action;
+        uv_signal_t *handle = &program->signals[index];
+        uv_signal_init(program->loop, handle);
+        handle->data = program;
+        bool ignored = sigaction(stop_signals[index], NULL, &action) == 0 &&
+                       action.sa_handler == SIG_IGN && stop_signals[index] == SIGHUP;
+        if (!ignored) {
+            uv_signal_start(handle, on_signal, stop_signals[index]);
+        }
+        uv_unref((uv_handle_t *)handle);
+    }
+}
+
+static void unwatch_signals(struct program *program)
+{
+    for (size_t index = 0; index < STOP_SIGNALS; index++) {
+        uv_close((uv_handle_t *)&program->signals[index], NULL);
+    }
+    uv_run(program->loop, UV_RUN_DEFAULT);
+}
+
+/* Nothing for a face that does not listen. */
+static void put_address(struct buf *line, const char *name, const char *address)
+{
+    if (address[0] != '\0') {
+        buf_printf(line, "\"%s\":", name);
+        json_put_string(line, span_text(address));
+        buf_append_byte(line, ',');
     }
 }
 
@@ -88,13 +127,10 @@ static void print_ready(const struct node *node)
 {
     struct buf line;
     buf_init(&line, READY_LINE_MAX);
-    buf_printf(&line, "{\"http\":");
-    json_put_string(&line, span_text(node_http_address(node)));
-    if (node_wire_address(node)[0] != '\0') {
-        buf_printf(&line, ",\"wire\":");
-        json_put_string(&line, span_text(node_wire_address(node)));
-    }
-    buf_printf(&line, ",\"data\":");
+    buf_printf(&line, "{");
+    put_address(&line, "http", node_http_address(node));
+    put_address(&line, "wire", node_wire_address(node));
+    buf_printf(&line, "\"data\":");
     json_put_string(&line, span_text(node_data(node)));
     buf_printf(&line, ",\"pid\":%ld}\n", (long)getpid());
     (void)fwrite(line.data, 1, line.size, stdout);
@@ -131,17 +167,17 @@ static int run(const struct config *config)
         fprintf(stderr, "flared: no event loop\n");
         return EX_OSERR;
     }
+    watch_signals(&program);
     err_t err = node_start(&loop, config, &clock, &program.node);
     if (err == NULL) {
-        uv_signal_init(&loop, &program.terminate);
-        uv_signal_init(&loop, &program.interrupt);
-        program.terminate.data = program.interrupt.data = &program;
-        uv_signal_start(&program.terminate, on_signal, SIGTERM);
-        uv_signal_start(&program.interrupt, on_signal, SIGINT);
         announce(&program, config);
-        uv_run(&loop, UV_RUN_DEFAULT);
+        if (program.stopping) {
+            node_stop(program.node, on_stopped, &program);
+        }
+        uv_run(&loop, UV_RUN_DEFAULT); /* until the node is gone */
         LOG_INFO("stopped");
     }
+    unwatch_signals(&program);
     uv_loop_close(&loop);
     return err == NULL ? EX_OK : fail(err);
 }

@@ -23,6 +23,7 @@ struct node {
     uv_loop_t *loop;
     const struct config *config;
     const struct clock *clock;
+    struct clock socket_clock; /* real: a simulated day does not make a client slow */
     struct metrics *metrics;
     struct datadir datadir;
     struct volume *volumes[DATADIR_VOLUMES_MAX + 1]; /* the catalog's is the last */
@@ -214,6 +215,7 @@ static err_t start_http(struct node *node)
     const struct api_options api = {
         .router = node->router,
         .clock = node->clock,
+        .socket_clock = &node->socket_clock,
         .metrics = node->metrics,
         .limits = {.message_size_max = config->message_size_max,
                    .batch_count_max = config->batch_messages_max,
@@ -227,7 +229,7 @@ static err_t start_http(struct node *node)
     TRY(api_create(&api, &node->api));
     const struct http_server_options server = {
         .loop = node->loop,
-        .clock = node->clock,
+        .clock = &node->socket_clock,
         .limits = {.connections_max = config->http_connections_max,
                    .header_size_max = config->http_header_size_max,
                    .header_count_max = config->http_header_count_max,
@@ -252,7 +254,7 @@ static err_t start_wire(struct node *node)
     const struct config *config = node->config;
     const struct session_options options = {
         .loop = node->loop,
-        .clock = node->clock,
+        .clock = &node->socket_clock,
         .router = node->router,
         .metrics = node->metrics,
         .limits = {.connections_max = config->wire_connections_max,
@@ -391,7 +393,7 @@ static void node_on_before_wait(uv_prepare_t *handle)
 static void node_on_drain(uv_timer_t *handle)
 {
     struct node *node = handle->data;
-    bool busy = http_server_pending(node->server) > 0 ||
+    bool busy = (node->server != NULL && http_server_pending(node->server) > 0) ||
                 session_server_pending(node->sessions) > 0 || router_pending(node->router) > 0;
     if (busy && uv_now(node->loop) < node->drain_end_ms) {
         return;
@@ -411,6 +413,7 @@ err_t node_start(uv_loop_t *loop, const struct config *config, const struct cloc
     node->loop = loop;
     node->config = config;
     node->clock = clock;
+    clock_init_real(&node->socket_clock);
     node->datadir.lock_fd = -1;
     node->metrics = calloc(1, sizeof *node->metrics);
     start_handles(node);
@@ -427,7 +430,9 @@ err_t node_start(uv_loop_t *loop, const struct config *config, const struct cloc
     TRY_OUT(start_volumes(node));
     TRY_OUT(start_router(node));
     TRY_OUT(reconcile(node));
-    TRY_OUT(start_http(node));
+    if (strcmp(config->http, "off") != 0) {
+        TRY_OUT(start_http(node));
+    }
     TRY_OUT(start_wire(node));
     api_set_wire(node->api, node_wire_address(node));
     *out = node;
@@ -440,7 +445,7 @@ out:
 
 const char *node_http_address(const struct node *node)
 {
-    return http_server_address(node->server);
+    return node->server == NULL ? "" : http_server_address(node->server);
 }
 
 const char *node_wire_address(const struct node *node)
@@ -453,13 +458,47 @@ const char *node_data(const struct node *node)
     return node->datadir.path;
 }
 
+struct router *node_router(struct node *node)
+{
+    return node->router;
+}
+
+/* How long until the router or a volume has something due; every volume has done what it can. */
+static uint64_t settle_once(struct node *node)
+{
+    uint64_t due_in_ms = UINT64_MAX;
+    for (uint32_t index = 0; index <= node->volume_count; index++) {
+        uint64_t volume_ms = volume_settle(node->volumes[index]);
+        due_in_ms = volume_ms < due_in_ms ? volume_ms : due_in_ms;
+    }
+    router_poll(node->router);
+    uint64_t due_ms = router_next_due_ms(node->router);
+    if (due_ms != UINT64_MAX) {
+        uint64_t now_ms = clock_mono_us(node->clock) / 1000;
+        uint64_t router_ms = due_ms > now_ms ? due_ms - now_ms : 0;
+        due_in_ms = router_ms < due_in_ms ? router_ms : due_in_ms;
+    }
+    return due_in_ms;
+}
+
+uint64_t node_settle(struct node *node)
+{
+    uint64_t due_in_ms = settle_once(node);
+    while (router_pending(node->router) > router_waiting(node->router)) {
+        due_in_ms = settle_once(node);
+    }
+    return due_in_ms;
+}
+
 void node_stop(struct node *node, void (*on_stopped)(void *user), void *user)
 {
     node->on_stopped = on_stopped;
     node->on_stopped_user = user;
-    api_drain(node->api);
     router_drain(node->router);
-    http_server_drain(node->server);
+    if (node->server != NULL) {
+        api_drain(node->api);
+        http_server_drain(node->server);
+    }
     session_server_drain(node->sessions);
     node->drain_end_ms = uv_now(node->loop) + node->config->drain_timeout_ms;
     uv_timer_start(&node->drain, node_on_drain, 0, DRAIN_LOOK_MS);

@@ -9,18 +9,18 @@
  * threads of their own and may call everything but flare_stream_close of their stream and
  * flare_close.
  *
- * Errors are values (flare_error.h). Texts are UTF-8 and terminated by a zero byte unless they come
- * with a size. Structs of options may be zeroed: 0 stands for the default. Durations are in the
- * unit their name ends with. What is passed in is borrowed for the call only and copied where it is
- * needed longer; what a callback is given is valid until it returns. */
+ * Errors are values (<flare/error.h>). Texts are UTF-8 and terminated by a zero byte unless they
+ * come with a size. Structs of options may be zeroed: 0 stands for the default. Durations are in
+ * the unit their name ends with. What is passed in is borrowed for the call only and copied where
+ * it is needed longer; what a callback is given is valid until it returns. */
 #ifndef FLARE_H
 #define FLARE_H
+
+#include <flare/error.h>
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include "flare_error.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -54,19 +54,22 @@ struct flare_options {
     uint32_t reconnect_min_ms;   /* pause before the second try, doubled with each; 50 */
     uint32_t reconnect_max_ms;   /* and its bound; 2000 */
     uint32_t give_up_ms;         /* without a connection for so long, what waits for one fails with
-                                    FLARE_ERR_UNAVAILABLE; 60000 */
+                                    FLARE_ERR_UNAVAILABLE, and a publish that has been sent with
+                                    FLARE_ERR_UNKNOWN; 60000 */
 
     /* Publishes are sent in batches of one topic: when one is full, when its linger time has
      * passed, or at once when the connection has nothing else under way. */
-    uint32_t linger_us; /* how long a publish waits for others while earlier ones are under way;
-                           0: 1000; UINT32_MAX: only for a full batch, or flare_flush */
+    uint32_t linger_us;      /* how long a publish waits for others while earlier ones are under
+                                way, to the millisecond; 0: 1000; UINT32_MAX: only for a full batch,
+                                or flare_flush */
     uint32_t batch_messages; /* 512; the broker's bound if that is lower */
-    uint32_t batch_size;     /* bytes; 256 KiB */
+    uint32_t batch_size;     /* bytes; 256 KiB, 4 MiB at most; one message may be larger */
     size_t unconfirmed_size; /* bytes of publishes not yet answered, beyond which
                                 flare_publish_async waits; 64 MiB */
     /* Publishes carry a random batch key, so that what was not answered before a connection broke
-     * is sent again without publishing anything twice (within the topic's idempotency window). With
-     * this set they do not, and then fail with FLARE_ERR_UNKNOWN. */
+     * is sent again without publishing anything twice (within the topic's idempotency window), and
+     * so is what the broker was too busy for, until `give_up_ms` have passed. With this set they do
+     * not, and then fail with FLARE_ERR_UNKNOWN, or what the broker has said. */
     bool no_resend;
 
     /* Each frame, as one line of text, when it is sent and received. */
@@ -114,12 +117,18 @@ struct flare_topic {
 enum flare_start { FLARE_START_LATEST = 0, FLARE_START_EARLIEST = 1, FLARE_START_TIME = 2 };
 
 struct flare_subscription {
-    uint64_t lease_ms;       /* 30000 */
+    uint64_t lease_ms;       /* 0: 30000 */
     uint32_t max_attempts;   /* 0: 16; FLARE_NONE_U32: no bound */
     uint64_t retry_delay_ms; /* 0: at once */
     uint32_t max_in_flight;  /* leased messages of each shard; 0: no bound */
     enum flare_start start;  /* of a new one */
     uint64_t start_ms;       /* of FLARE_START_TIME, since 1970 */
+};
+
+/* Where messages are read from. */
+struct flare_source {
+    const char *topic;
+    const char *subscription;
 };
 
 #define FLARE_NONE UINT64_MAX
@@ -130,8 +139,8 @@ struct flare_subscription {
 FLARE_API enum flare_code flare_topic_put(struct flare_client *client, const char *topic,
                                           const struct flare_topic *settings, bool *created,
                                           struct flare_error *error);
-FLARE_API enum flare_code flare_subscription_put(struct flare_client *client, const char *topic,
-                                                 const char *subscription,
+FLARE_API enum flare_code flare_subscription_put(struct flare_client *client,
+                                                 const struct flare_source *source,
                                                  const struct flare_subscription *settings,
                                                  bool *created, struct flare_error *error);
 
@@ -170,12 +179,17 @@ FLARE_API enum flare_code flare_publish(struct flare_client *client, const char 
                                         const struct flare_message *message,
                                         struct flare_result *result, struct flare_error *error);
 
-/* Publishes exactly these messages in one request and blocks. With `atomic` all or none. FLARE_OK
- * when every one is published; otherwise the first failure, and `results` (`count` of them, or
- * NULL) tell of each. */
+struct flare_messages {
+    const struct flare_message *items;
+    size_t count;
+    bool atomic; /* all or none */
+};
+
+/* Publishes exactly these messages in one request and blocks. FLARE_OK when every one is published;
+ * otherwise the first failure, and `results` (one for each message, or NULL) tell of each. */
 FLARE_API enum flare_code flare_publish_batch(struct flare_client *client, const char *topic,
-                                              const struct flare_message *messages, size_t count,
-                                              bool atomic, struct flare_result *results,
+                                              const struct flare_messages *messages,
+                                              struct flare_result *results,
                                               struct flare_error *error);
 
 /* `error` is NULL when result->code is FLARE_OK. */
@@ -183,16 +197,17 @@ typedef void (*flare_published)(void *user, const struct flare_result *result,
                                 const struct flare_error *error);
 
 /* Takes a copy of the message to be sent and returns; `done` (may be NULL) is called once if and
- * only if this returns FLARE_OK. Messages of one thread to one topic and key keep their order.
- * Blocks only while more than `unconfirmed_size` bytes are unanswered; from a callback it gives
- * FLARE_ERR_BUSY instead. */
+ * only if this returns FLARE_OK. Messages that one thread publishes to one topic under one key keep
+ * their order: a batch with keys is sent when the one before has been answered. Blocks only while
+ * more than `unconfirmed_size` bytes are unanswered; from a callback it gives FLARE_ERR_BUSY
+ * instead. */
 FLARE_API enum flare_code flare_publish_async(struct flare_client *client, const char *topic,
                                               const struct flare_message *message,
                                               flare_published done, void *user,
                                               struct flare_error *error);
 
-/* Sends what lingers and blocks until every publish of before has been answered, whatever the
- * answers; FLARE_ERR_TIMEOUT. */
+/* Sends what lingers and blocks until every publish of before has been answered and its callback
+ * has returned, whatever the answers; FLARE_ERR_TIMEOUT. 0 stands for request_timeout_ms. */
 FLARE_API enum flare_code flare_flush(struct flare_client *client, uint32_t timeout_ms,
                                       struct flare_error *error);
 
@@ -220,8 +235,7 @@ struct flare_delivery {
     const void *attributes; /* see flare_delivery_attribute */
     size_t attributes_size;
     uint32_t attribute_count;
-    const char *topic; /* terminated */
-    const char *subscription;
+    struct flare_source source; /* to settle it at */
 };
 
 /* A copy of the attribute's value in `out`, terminated and cut to `size`; false: there is none. */
@@ -229,10 +243,11 @@ FLARE_API bool flare_delivery_attribute(const struct flare_delivery *delivery, c
                                         char *out, size_t size);
 
 struct flare_pull {
-    uint32_t max;         /* messages; 1 */
+    uint32_t max;         /* messages; 0: 1 */
     uint32_t max_bytes;   /* of them together; the first comes whatever its size; 0: the broker's
                              bound */
-    uint64_t wait_ms;     /* for the first message; 0: not at all */
+    uint64_t wait_ms;     /* for the first message; 0: not at all; beyond the broker's bound it is
+                             asked again */
     uint64_t lease_ms;    /* 0: the subscription's */
     const char *consumer; /* who asks, for people; may be NULL */
 };
@@ -240,15 +255,15 @@ struct flare_pull {
 /* Blocks until there is a message or the wait is over: then FLARE_OK with an empty batch. `options`
  * may be NULL. The batch is the caller's to free. When the connection breaks meanwhile it asks
  * again. */
-FLARE_API enum flare_code flare_pull(struct flare_client *client, const char *topic,
-                                     const char *subscription, const struct flare_pull *options,
-                                     struct flare_batch **out, struct flare_error *error);
+FLARE_API enum flare_code flare_pull(struct flare_client *client, const struct flare_source *source,
+                                     const struct flare_pull *options, struct flare_batch **out,
+                                     struct flare_error *error);
 
 /* `batch` is the callback's to keep and free; NULL with an error. */
 typedef void (*flare_pulled)(void *user, struct flare_batch *batch,
                              const struct flare_error *error);
-FLARE_API enum flare_code flare_pull_async(struct flare_client *client, const char *topic,
-                                           const char *subscription,
+FLARE_API enum flare_code flare_pull_async(struct flare_client *client,
+                                           const struct flare_source *source,
                                            const struct flare_pull *options, flare_pulled done,
                                            void *user, struct flare_error *error);
 
@@ -261,6 +276,12 @@ FLARE_API void flare_batch_free(struct flare_batch *batch);
 
 /* ---- settling ------------------------------------------------------------------------------- */
 
+enum flare_settle_kind {
+    FLARE_SETTLE_ACK = 1,    /* finished */
+    FLARE_SETTLE_NACK = 2,   /* to be delivered again */
+    FLARE_SETTLE_EXTEND = 3, /* still at work */
+};
+
 struct flare_nack {
     bool has_delay; /* use delay_ms instead of the subscription's retry delay */
     uint64_t delay_ms;
@@ -268,46 +289,43 @@ struct flare_nack {
     const char *reason; /* kept with a dead letter; may be NULL */
 };
 
-enum flare_settle_kind { FLARE_SETTLE_ACK = 1, FLARE_SETTLE_NACK = 2, FLARE_SETTLE_EXTEND = 3 };
-
 struct flare_settle {
     enum flare_settle_kind kind;
     struct flare_nack nack; /* of NACK */
     uint64_t lease_ms;      /* of EXTEND: from now; 0: the subscription's lease */
+    const struct flare_receipt *receipts;
+    size_t count; /* 10000 at most */
 };
 
-/* Settles `count` receipts in one request and blocks. FLARE_OK when every one took effect;
- * otherwise the first failure (FLARE_ERR_LEASE_LOST), while the others took effect all the same;
- * `codes` (`count` of them, or NULL) tell of each. Not sent again when the connection breaks before
- * the answer: FLARE_ERR_UNKNOWN; settle again, FLARE_ERR_LEASE_LOST then also means that it had
- * taken effect. */
-FLARE_API enum flare_code flare_settle(struct flare_client *client, const char *topic,
-                                       const char *subscription, const struct flare_settle *settle,
-                                       const struct flare_receipt *receipts, size_t count,
-                                       enum flare_code *codes, struct flare_error *error);
-/* The three kinds of it. */
-FLARE_API enum flare_code flare_ack(struct flare_client *client, const char *topic,
-                                    const char *subscription, const struct flare_receipt *receipts,
-                                    size_t count, enum flare_code *codes,
+/* Settles receipts in one request and blocks. FLARE_OK when every one took effect; otherwise the
+ * first failure (FLARE_ERR_LEASE_LOST), while the others took effect all the same; `codes` (one for
+ * each receipt, or NULL) tell of each. Not sent again when the connection breaks before the answer:
+ * FLARE_ERR_UNKNOWN; settle again, FLARE_ERR_LEASE_LOST then also means that it had taken effect.
+ */
+FLARE_API enum flare_code flare_settle(struct flare_client *client,
+                                       const struct flare_source *source,
+                                       const struct flare_settle *settle, enum flare_code *codes,
+                                       struct flare_error *error);
+/* The three kinds of it. `options` may be NULL. */
+FLARE_API enum flare_code flare_ack(struct flare_client *client, const struct flare_source *source,
+                                    const struct flare_receipt *receipts, size_t count,
                                     struct flare_error *error);
-FLARE_API enum flare_code flare_nack(struct flare_client *client, const char *topic,
-                                     const char *subscription, const struct flare_nack *options,
+FLARE_API enum flare_code flare_nack(struct flare_client *client, const struct flare_source *source,
+                                     const struct flare_nack *options,
                                      const struct flare_receipt *receipts, size_t count,
-                                     enum flare_code *codes, struct flare_error *error);
-FLARE_API enum flare_code flare_extend(struct flare_client *client, const char *topic,
-                                       const char *subscription, uint64_t lease_ms,
+                                     struct flare_error *error);
+FLARE_API enum flare_code flare_extend(struct flare_client *client,
+                                       const struct flare_source *source, uint64_t lease_ms,
                                        const struct flare_receipt *receipts, size_t count,
-                                       enum flare_code *codes, struct flare_error *error);
+                                       struct flare_error *error);
 
 /* `codes` has one for each receipt, in order; NULL with an error of the whole. */
 typedef void (*flare_settled)(void *user, const enum flare_code *codes, size_t count,
                               const struct flare_error *error);
-FLARE_API enum flare_code flare_settle_async(struct flare_client *client, const char *topic,
-                                             const char *subscription,
-                                             const struct flare_settle *settle,
-                                             const struct flare_receipt *receipts, size_t count,
-                                             flare_settled done, void *user,
-                                             struct flare_error *error);
+FLARE_API enum flare_code flare_settle_async(struct flare_client *client,
+                                             const struct flare_source *source,
+                                             const struct flare_settle *settle, flare_settled done,
+                                             void *user, struct flare_error *error);
 
 /* Acks every message of a batch. */
 FLARE_API enum flare_code flare_batch_ack(struct flare_client *client,
@@ -327,29 +345,31 @@ enum flare_verdict {
 typedef enum flare_verdict (*flare_handler)(void *user, const struct flare_delivery *delivery);
 
 struct flare_stream_options {
-    uint32_t concurrency; /* handlers that run at the same time, each on a thread; 1 */
+    flare_handler handler; /* required */
+    void *user;            /* of the handler and the callbacks */
+    uint32_t concurrency;  /* handlers that run at the same time, each on a thread; 0: 1; 1024 at
+                              most */
     /* Messages granted beyond those that handlers are working on. Their leases run while they wait
      * (and are extended), so 0, the default, gives the least redelivery; more, the most speed. */
     uint32_t prefetch;
-    uint32_t bytes;       /* of messages that are here at the same time; 16 MiB */
+    uint32_t bytes;       /* of messages that are here at the same time; 0: 16 MiB */
     uint64_t lease_ms;    /* 0: the subscription's */
     bool no_extend;       /* leases are not extended while a handler runs or a message waits */
     const char *consumer; /* for people; may be NULL */
     /* The lease of a delivery whose handler is running has been lost: it may be delivered to
      * another. On the client's thread; may be NULL. */
     void (*on_lost)(void *user, const struct flare_delivery *delivery);
-    /* The stream has ended by itself: its subscription is gone. On the client's thread; may be
-     * NULL. */
+    /* The stream has ended by itself: its subscription is gone. It still is to be closed. On the
+     * client's thread; may be NULL. */
     void (*on_end)(void *user, const struct flare_error *error);
 };
 
-/* Opens a stream of deliveries to `handler`, and blocks until the broker has taken it. The broker
+/* Opens a stream of deliveries to a handler, and blocks until the broker has taken it. The broker
  * is granted credit for as many messages as there are idle handlers (and `prefetch`), and no more.
  * Verdicts are sent in batches. After a reconnect the stream goes on by itself. */
-FLARE_API enum flare_code flare_stream_open(struct flare_client *client, const char *topic,
-                                            const char *subscription,
+FLARE_API enum flare_code flare_stream_open(struct flare_client *client,
+                                            const struct flare_source *source,
                                             const struct flare_stream_options *options,
-                                            flare_handler handler, void *user,
                                             struct flare_stream **out, struct flare_error *error);
 
 /* In a handler, or in another thread while it runs: whether the lease has been lost, as far as is
@@ -358,9 +378,10 @@ FLARE_API bool flare_delivery_lost(const struct flare_delivery *delivery);
 
 struct flare_stream_counts {
     uint64_t delivered;
-    uint64_t acked;
+    uint64_t acked; /* the broker has taken the verdict; so the next two */
     uint64_t nacked;
     uint64_t rejected;
+    uint64_t kept;
     uint64_t lost;    /* leases that ended before their verdict took effect */
     uint32_t running; /* handlers at work now */
     uint32_t waiting; /* messages here whose handler has not begun */
@@ -369,7 +390,8 @@ FLARE_API void flare_stream_get_counts(struct flare_stream *stream,
                                        struct flare_stream_counts *out);
 
 /* Blocks: takes no more messages, gives back those whose handlers have not begun (nacked without
- * delay), waits for the handlers that run, sends their verdicts, and frees the stream. */
+ * delay), waits for the handlers that run, sends their verdicts, and frees the stream. NULL does
+ * nothing. */
 FLARE_API void flare_stream_close(struct flare_stream *stream);
 
 #ifdef __cplusplus

@@ -27,25 +27,55 @@ static const char *const level_texts[] = {
     [LOG_LEVEL_DEBUG] = "debug",
 };
 
+/* Nothing can be done about a log that cannot be written, so what fails is let go. */
+void log_write_fd(void *context, const char *line, size_t size)
+{
+    const int *fd = context;
+    ssize_t written = 0;
+    do {
+        written = write(*fd, line, size);
+    } while (written < 0 && errno == EINTR);
+}
+
 static int log_fd = STDERR_FILENO;
-static enum log_format log_line_format = LOG_FORMAT_HUMAN;
-static _Atomic int log_level_now = LOG_LEVEL_INFO;
+static struct log_sink log_process = {
+    .write = log_write_fd,
+    .context = &log_fd,
+    .format = LOG_FORMAT_HUMAN,
+    .level = LOG_LEVEL_INFO,
+};
+static _Thread_local struct log_sink *log_sink_bound;
+
+static struct log_sink *log_sink(void)
+{
+    return log_sink_bound != NULL ? log_sink_bound : &log_process;
+}
+
+void log_bind(struct log_sink *sink)
+{
+    log_sink_bound = sink;
+}
+
+struct log_sink *log_bound(void)
+{
+    return log_sink_bound;
+}
 
 void log_init(int fd, enum log_format format, enum log_level level)
 {
     log_fd = fd;
-    log_line_format = format;
-    log_set_level(level);
+    log_process.format = format;
+    atomic_store_explicit(&log_process.level, (int)level, memory_order_relaxed);
 }
 
 void log_set_level(enum log_level level)
 {
-    atomic_store_explicit(&log_level_now, (int)level, memory_order_relaxed);
+    atomic_store_explicit(&log_sink()->level, (int)level, memory_order_relaxed);
 }
 
 enum log_level log_level(void)
 {
-    return (enum log_level)atomic_load_explicit(&log_level_now, memory_order_relaxed);
+    return (enum log_level)atomic_load_explicit(&log_sink()->level, memory_order_relaxed);
 }
 
 bool log_enabled(enum log_level level)
@@ -245,11 +275,15 @@ static void line_begin(struct line *line, enum log_level level, const char *even
 void log_write(enum log_level level, const char *event, const struct log_field *fields)
 {
     int errno_before = errno;
+    const struct log_sink *sink = log_sink();
     struct line line;
-    line.format = log_line_format;
+    line.format = sink->format;
     line.size = 0;
     line.cut = false;
     line_begin(&line, level, event);
+    if (sink->name != NULL) {
+        line_add_string(&line, "broker", span_text(sink->name));
+    }
     for (; fields->kind != LOG_KIND_END && !line.cut; fields++) {
         line_add_field(&line, fields);
     }
@@ -258,10 +292,6 @@ void log_write(enum log_level level, const char *event, const struct log_field *
     } else {
         line_close(&line, line.cut ? " cut=true\n" : "\n");
     }
-    /* Nothing can be done about a log that cannot be written, so what else fails is let go. */
-    ssize_t written = 0;
-    do {
-        written = write(log_fd, line.text, line.size);
-    } while (written < 0 && errno == EINTR);
+    sink->write(sink->context, line.text, line.size);
     errno = errno_before;
 }

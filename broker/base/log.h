@@ -6,7 +6,11 @@
  *
  * Values are quoted and control characters escaped, so no input can forge a line. The level can
  * change at run time from any thread. A line is one write; a line longer than LOG_LINE_MAX is cut
- * and says so. */
+ * and says so.
+ *
+ * Where lines go belongs to the thread that logs: a broker that shares its process with others
+ * binds its threads to a sink of its own, and no line of one gets among those of another. A thread
+ * that is bound to none writes to the process's sink, which log_init sets. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
@@ -60,14 +64,34 @@ struct log_field {
 #define LOG_INFO(event, ...) LOG_AT(LOG_LEVEL_INFO, event __VA_OPT__(, ) __VA_ARGS__)
 #define LOG_DEBUG(event, ...) LOG_AT(LOG_LEVEL_DEBUG, event __VA_OPT__(, ) __VA_ARGS__)
 
-/* Before other threads start. `fd` is borrowed. */
+struct log_sink {
+    /* One whole line with its newline; from every thread bound to the sink, at the same time. */
+    void (*write)(void *context, const char *line, size_t size);
+    void *context;
+    const char *name; /* given with each line as broker=NAME; NULL: it is not */
+    enum log_format format;
+    _Atomic int level; /* enum log_level */
+};
+
+/* From now on this thread logs to `sink`, which is borrowed; NULL: to the process's. A part that
+ * starts a thread hands it log_bound() of its own. */
+void log_bind(struct log_sink *sink);
+struct log_sink *log_bound(void); /* NULL: the process's */
+
+/* A sink's write: to the file descriptor that `context`, an int, holds. */
+void log_write_fd(void *context, const char *line, size_t size);
+
+/* The process's sink; before other threads start. `fd` is borrowed. */
 void log_init(int fd, enum log_format format, enum log_level level);
+
+/* Of the sink that the calling thread is bound to. */
 void log_set_level(enum log_level level);
 enum log_level log_level(void);
 bool log_enabled(enum log_level level);
+void log_write(enum log_level level, const char *event, const struct log_field *fields);
+
 /* "error", "warn", "info", "debug"; false when `text` is none of them. */
 bool log_parse_level(struct span text, enum log_level *out);
 const char *log_level_text(enum log_level level);
-void log_write(enum log_level level, const char *event, const struct log_field *fields);
 
 #endif

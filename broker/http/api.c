@@ -23,6 +23,9 @@ err_t api_create(const struct api_options *options, struct api **out)
                         .router = options->router,
                         .clock = options->clock,
                         .wire_address = ""};
+    if (options->socket_clock == NULL) {
+        api->options.socket_clock = options->clock;
+    }
     api->started_ms = clock_wall_ms(api->clock);
     api->started_us = clock_mono_us(api->clock);
     buf_init(&api->openapi, OPENAPI_SIZE_MAX);

@@ -27,6 +27,7 @@ struct api_limits {
 struct api_options {
     struct router *router;
     const struct clock *clock;
+    const struct clock *socket_clock; /* the server's; NULL: the same one */
     struct metrics
         *metrics; /* shared with the volumes; the api counts requests and shows all of it */
     struct api_limits limits;

@@ -30,6 +30,11 @@ static const char *const reason_names[] = {
 };
 enum { REASONS = sizeof reason_names / sizeof reason_names[0] };
 
+const char *api_reason_name(uint8_t reason)
+{
+    return reason_names[reason < REASONS ? reason : DEAD_NONE];
+}
+
 static void state_print(struct out *out, const struct reply *reply, const struct delivery *delivery)
 {
     switch ((enum message_state)delivery->state) {
@@ -41,8 +46,7 @@ static void state_print(struct out *out, const struct reply *reply, const struct
         out_field_time(out, "due_at", "due_ms", delivery->due_ms);
         break;
     case MESSAGE_DEAD:
-        out_field_text(out, "reason",
-                       reason_names[delivery->reason < REASONS ? delivery->reason : DEAD_NONE]);
+        out_field_text(out, "reason", api_reason_name(delivery->reason));
         out_field_time(out, "dead_at", "dead_ms", delivery->due_ms);
         if (delivery->note_size > 0) {
             out_field_span(out, "note", delivery_note(reply, delivery));

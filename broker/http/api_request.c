@@ -245,7 +245,7 @@ void api_answer_text(struct api_request *request, int status, const char *conten
                      struct buf *buf)
 {
     struct metrics *metrics = request->api->options.metrics;
-    uint64_t now_us = clock_mono_us(request->api->clock);
+    uint64_t now_us = clock_mono_us(request->api->options.socket_clock);
     uint64_t received_us = request->exchange->received_us;
     metrics_count_status(metrics, status);
     metrics_observe(&metrics->http_request_duration_seconds,

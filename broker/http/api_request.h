@@ -140,6 +140,9 @@ void api_figures_gather(const struct router_operation *operation, struct api_fig
                         size_t count);
 struct api_figures *api_figures_find(struct api_figures *figures, size_t count, uint32_t sub_id);
 
+/* Of an enum dead_reason as it is stored: "attempts"; "none" for one that is not known. */
+const char *api_reason_name(uint8_t reason);
+
 /* The openapi document (openapi.c). */
 void openapi_print(const char *version, struct buf *out);
 

@@ -101,8 +101,8 @@ struct http_server_options {
     void *user;
 };
 
-/* Ignores SIGPIPE for the process where it is not handled: writing to a client that has gone would
- * kill it. */
+/* Ignores SIGPIPE for the process where it is not handled, unless the calling thread blocks it:
+ * writing to a client that has gone would kill it. */
 err_t http_server_create(const struct http_server_options *options,
                          struct http_server **out) MUST_CHECK;
 

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <netdb.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +30,10 @@ static void listener_on_closed(uv_handle_t *handle)
 void net_ignore_sigpipe(void)
 {
     struct sigaction action;
+    sigset_t blocked;
+    if (pthread_sigmask(SIG_SETMASK, NULL, &blocked) == 0 && sigismember(&blocked, SIGPIPE) == 1) {
+        return;
+    }
     if (sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_DFL) {
         action.sa_handler = SIG_IGN;
         (void)sigaction(SIGPIPE, &action, NULL);

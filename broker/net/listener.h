@@ -29,7 +29,7 @@ err_t net_listen(struct net_listener *listener, uv_loop_t *loop, const char *add
 void net_listener_close(struct net_listener *listener);
 
 /* Writing to a peer that has gone would kill the process: ignores the signal for it, unless the
- * process handles it. */
+ * process handles it or the calling thread, which must be the one that writes, blocks it. */
 void net_ignore_sigpipe(void);
 
 /* Splits "host:port" or "[IPv6]:port" into terminated texts. ERR_INVALID. */

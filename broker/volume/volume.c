@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -24,6 +25,7 @@ struct volume {
     struct volume_options options;
     char name[NAME_SIZE];
     pthread_t thread;
+    struct log_sink *log; /* of whoever started it */
     struct mailbox mailbox;
     struct machine *machine;
     struct store *store;
@@ -41,10 +43,15 @@ struct volume {
     uint64_t maintained_ms;  /* monotonic */
     uint64_t space_retry_ms; /* monotonic: until then a commit has no space for publishes */
     uint64_t tick_retry_ms;  /* likewise for background work */
+    uint64_t settle_seen;    /* settle_asked when the thread last found nothing to do */
     bool full;
     bool failed;
+    _Atomic uint64_t settle_asked; /* calls of volume_settle */
 
     pthread_mutex_t lock; /* of what follows */
+    pthread_cond_t settled;
+    uint64_t settle_done; /* settle_seen, for those who wait ... */
+    uint64_t settle_ms;   /* ... and in how many milliseconds something comes due */
     struct buf woken;
     struct volume_status status;
 };
@@ -532,20 +539,45 @@ static size_t fill_batch(struct volume *volume)
     return count;
 }
 
-static uint64_t time_to_wait(struct volume *volume)
+/* UINT64_MAX: nothing comes due. */
+static uint64_t time_to_due(struct volume *volume)
 {
-    if (volume->failed) {
+    uint64_t due_ms =
+        volume->failed ? UINT64_MAX : volume->machine->ops->next_due_ms(volume->machine);
+    if (due_ms == UINT64_MAX) {
         return UINT64_MAX;
     }
-    uint64_t due_ms = volume->machine->ops->next_due_ms(volume->machine);
     uint64_t now_ms = read_time(volume);
     uint64_t wait_ms = due_ms <= now_ms ? 0 : due_ms - now_ms;
     uint64_t mono = mono_ms(volume);
     if (mono < volume->tick_retry_ms && wait_ms < volume->tick_retry_ms - mono) {
         wait_ms = volume->tick_retry_ms - mono;
     }
+    return wait_ms;
+}
+
+static uint64_t time_to_wait(struct volume *volume)
+{
+    if (volume->failed) {
+        return UINT64_MAX;
+    }
+    uint64_t wait_ms = time_to_due(volume);
     uint64_t look_ms = volume->full ? SPACE_RETRY_MS : volume->options.maintain_ms;
-    return due_ms == UINT64_MAX || wait_ms > look_ms ? look_ms : wait_ms;
+    return wait_ms > look_ms ? look_ms : wait_ms;
+}
+
+/* Tells who waits in volume_settle that there is nothing to do. `asked` was read before looking. */
+static void tell_settled(struct volume *volume, uint64_t asked)
+{
+    if (asked == volume->settle_seen) {
+        return;
+    }
+    volume->settle_seen = asked;
+    pthread_mutex_lock(&volume->lock);
+    volume->settle_done = asked;
+    volume->settle_ms = time_to_due(volume);
+    pthread_cond_broadcast(&volume->settled);
+    pthread_mutex_unlock(&volume->lock);
 }
 
 /* Takes no more than one batch may have: what is left in the mailbox keeps its senders back. */
@@ -565,8 +597,11 @@ static size_t take_calls(struct volume *volume, uint64_t timeout_ms)
 static void *run(void *argument)
 {
     struct volume *volume = argument;
+    log_bind(volume->log);
     for (;;) {
-        take_calls(volume, volume->waiting_count > 0 ? 0 : time_to_wait(volume));
+        uint64_t asked = atomic_load(&volume->settle_asked);
+        bool look = volume->waiting_count > 0 || asked != volume->settle_seen;
+        take_calls(volume, look ? 0 : time_to_wait(volume));
         size_t count = fill_batch(volume);
         if (count > 0) {
             serve_batch(volume, count);
@@ -585,6 +620,7 @@ static void *run(void *argument)
         } else {
             update_status(volume, 0);
             maintain(volume);
+            tell_settled(volume, asked);
         }
     }
 }
@@ -592,6 +628,7 @@ static void *run(void *argument)
 static void free_volume(struct volume *volume)
 {
     mailbox_deinit(&volume->mailbox);
+    pthread_cond_destroy(&volume->settled);
     pthread_mutex_destroy(&volume->lock);
     buf_deinit(&volume->effects.woken);
     buf_deinit(&volume->woken);
@@ -616,6 +653,7 @@ err_t volume_start(const struct volume_options *options, struct volume **out)
     snprintf(volume->name, sizeof volume->name, "%s", options->name);
     volume->store = options->store;
     volume->machine = options->machine;
+    volume->log = log_bound();
     list_init(&volume->batch);
     list_init(&volume->kept);
     list_init(&volume->waiting);
@@ -624,6 +662,7 @@ err_t volume_start(const struct volume_options *options, struct volume **out)
     reply_init(&volume->tick_reply);
     map_init(&volume->armed);
     pthread_mutex_init(&volume->lock, NULL);
+    pthread_cond_init(&volume->settled, NULL);
     volume->maintained_ms = mono_ms(volume);
     volume->now_mono_ms = volume->maintained_ms;
     TRY_OUT(load(volume));
@@ -658,6 +697,19 @@ bool volume_send_over(struct volume *volume, struct call *call)
 void volume_wake(struct volume *volume)
 {
     mailbox_nudge(&volume->mailbox);
+}
+
+uint64_t volume_settle(struct volume *volume)
+{
+    uint64_t asked = atomic_fetch_add(&volume->settle_asked, 1) + 1;
+    mailbox_nudge(&volume->mailbox);
+    pthread_mutex_lock(&volume->lock);
+    while (volume->settle_done < asked) {
+        pthread_cond_wait(&volume->settled, &volume->lock);
+    }
+    uint64_t due_in_ms = volume->settle_ms;
+    pthread_mutex_unlock(&volume->lock);
+    return due_in_ms;
 }
 
 void volume_take_woken(struct volume *volume, struct buf *out)

@@ -89,6 +89,11 @@ void volume_refuse(struct call *call, enum err_code code, const char *detail);
 /* Makes the thread look at the clock again: the owner of a simulated one has advanced it. */
 void volume_wake(struct volume *volume);
 
+/* Waits until the thread has done all that it was sent before and all that has come due by its
+ * clock, and told of it; in how many milliseconds something more comes due (UINT64_MAX: nothing
+ * does). For the owner of a simulated clock; not once volume_stop has been called. */
+uint64_t volume_settle(struct volume *volume);
+
 /* Moves the ids of woken subscriptions to the end of `out`. */
 void volume_take_woken(struct volume *volume, struct buf *out);
 

@@ -28,7 +28,7 @@
      text},
 #define END(of)                                                                                    \
     {                                                                                              \
-        NULL                                                                                       \
+        .name = NULL                                                                               \
     }                                                                                              \
     }                                                                                              \
     ;

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -44,13 +45,63 @@ static const char *const *arguments_of(const char *name, const char *value)
 static void test_ephemeral(void **state)
 {
     (void)state;
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        struct broker broker;
+        struct stat status;
+        broker_start(&broker, &(struct broker_options){.data = NULL});
+        assert_int_equal(stat(broker.data, &status), 0);
+        assert_int_equal(status.st_mode & 0777, 0700);
+        process_signal(&broker.process, signals[i]);
+        assert_int_equal(process_wait(&broker.process, BROKER_TIMEOUT_MS), 0);
+        assert_int_not_equal(stat(broker.data, &status), 0);
+        broker_stop(&broker);
+    }
+}
+
+static bool is_empty(const char *path)
+{
+    size_t count = 0;
+    DIR *dir = opendir(path);
+    assert_non_null(dir);
+    for (const struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
+        count += strncmp(entry->d_name, "flare-", 6) == 0;
+    }
+    closedir(dir);
+    return count == 0;
+}
+
+/* So does one that is stopped as soon as its directory is there, in the middle of its start. */
+static void test_ephemeral_stopped_at_start(void **state)
+{
+    (void)state;
     struct broker broker;
-    struct stat status;
-    broker_start(&broker, &(struct broker_options){.data = NULL});
-    assert_int_equal(stat(broker.data, &status), 0);
-    assert_int_equal(status.st_mode & 0777, 0700);
+    broker_launch(&broker, &(struct broker_options){.data = NULL});
+    while (is_empty(broker.tmpdir.path)) {
+        assert_int_equal(process_wait(&broker.process, 0), -1);
+    }
+    process_signal(&broker.process, SIGTERM);
+    assert_int_equal(process_wait(&broker.process, BROKER_TIMEOUT_MS), 0);
+    assert_true(is_empty(broker.tmpdir.path));
+    broker_stop(&broker);
+}
+
+/* In memory there is no directory at all. */
+static void test_memory(void **state)
+{
+    (void)state;
+    struct broker broker;
+    struct http_client client;
+    broker_start(&broker, &(struct broker_options){.data = ":memory:"});
+    assert_string_equal(broker.data, ":memory:");
+    http_client_init(&client, broker.port);
+    scene_expect(&client, 201, "PUT", SCENE_TOPIC, NULL);
+    scene_expect(&client, 201, "PUT", SCENE_SUB, NULL);
+    scene_expect(&client, 201, "POST", SCENE_TOPIC "/messages", "\"work\"");
+    scene_expect(&client, 200, "GET", SCENE_SUB, NULL);
+    assert_int_equal(scene_number(&client, "enqueue_queue.depth"), 1);
+    http_client_deinit(&client);
     assert_int_equal(broker_terminate(&broker, NULL), 0);
-    assert_int_not_equal(stat(broker.data, &status), 0);
     broker_stop(&broker);
 }
 
@@ -502,6 +553,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ephemeral),
+        cmocka_unit_test(test_ephemeral_stopped_at_start),
+        cmocka_unit_test(test_memory),
         cmocka_unit_test(test_stop_answers_waiting_pulls),
         cmocka_unit_test(test_stop_under_load),
         cmocka_unit_test(test_directory_is_locked),

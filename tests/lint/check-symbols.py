@@ -1,7 +1,7 @@
 #!/usr/bin/env -S python3 -B
 """The core is pure: its archive needs nothing outside itself but tests/lint/core-symbols (STYLE 7).
 And a non-static name starts with its module's: the file, its folder, or a type that the folder's
-headers declare (STYLE 3). Both are read from the archives of the release build."""
+headers declare (STYLE 3); libraries for programs show only flare_*. All is read from the release build."""
 import fnmatch
 import os
 import re
@@ -67,6 +67,20 @@ def is_built(archive, folder):
     return has_sources and exists
 
 
+def check_exports():
+    """A library for programs shows its public names and nothing else."""
+    for library in sorted(os.listdir(source.BUILD)):
+        if not re.match(r"libflare(-\w+)?\.(a|so)$", library):
+            continue
+        dynamic = ["-D"] if library.endswith(".so") else []
+        run = subprocess.run(["nm", "-g", "--defined-only"] + dynamic + [os.path.join(source.BUILD, library)],
+                             check=True, stdout=subprocess.PIPE)
+        names = re.findall(r"^[0-9a-f]+ \w (\S+)$", run.stdout.decode(), re.M)
+        for name in [name for name in names if not name.startswith("flare_")] + ([] if names else ["nothing"]):
+            source.found(library, 0, "shows %s" % name)
+
+
+check_exports()
 for archive, folder in ARCHIVES.items():
     if is_built(archive, folder):
         found = list(symbols(archive))

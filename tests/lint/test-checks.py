@@ -58,6 +58,7 @@ CASES = [
     ("docs", "broken anchor", {"README.md": "# Thing\n[gone](#gone)\n"}, "no such heading"),
     ("docs", "named file missing", {"README.md": "# Thing\nRun `./tools/gone`.\n"}, "names tools/gone"),
     ("symbols", "core reads the clock", {"broker/core/pure.c": "#include <time.h>\n\nlong pure_now(void);\n\nlong pure_now(void)\n{\n    return time(0);\n}\n"}, "may not use time"),
+    ("symbols", "library that shows more", {"client/thing.c": SOURCE}, "libflare-thing.a: shows thing_get"),
     ("symbols", "name without its module", {"broker/base/thing.c": SOURCE + "int get_thing(void);\nint get_thing(void)\n{\n    return 1;\n}\n"}, "get_thing is not static"),
 ]
 
@@ -82,6 +83,9 @@ def run(check, tree):
         if check == "symbols":
             archive("broker/base", "libflare_base.a", root, build)
             archive("broker/core", "libflare_core.a", root, build)
+            if os.path.isdir(os.path.join(root, "client")):
+                archive("client", "libflare-thing.a", root, build)
+                archive("client", "libflare_client.a", root, build)
         done = subprocess.run([os.path.join(LINT, "check-%s.py" % check), root, build],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return done.returncode, done.stdout.decode()

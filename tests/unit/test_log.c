@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -219,13 +220,62 @@ static void test_unwritable(void **state)
     assert_int_equal(errno, EDOM);
 }
 
+static void keep_line(void *context, const char *text, size_t size)
+{
+    char *kept = context;
+    assert_true(size < LOG_LINE_MAX);
+    memcpy(kept, text, size);
+    kept[size] = '\0';
+}
+
+/* What a thread of one broker does while another's lines go elsewhere. */
+static void *log_elsewhere(void *sink)
+{
+    assert_null(log_bound()); /* a new thread is bound to nothing */
+    log_bind(sink);
+    LOG_WARN("theirs");
+    log_set_level(LOG_LEVEL_DEBUG);
+    return NULL;
+}
+
+/* Two brokers of one process: a thread's lines, and its changes of the level, concern its own. */
+static void test_sinks_do_not_mix(void **state)
+{
+    (void)state;
+    static char ours[LOG_LINE_MAX];
+    static char theirs[LOG_LINE_MAX];
+    static struct log_sink our_sink = {
+        .write = keep_line, .context = ours, .name = "one", .level = LOG_LEVEL_INFO};
+    static struct log_sink their_sink = {.write = keep_line,
+                                         .context = theirs,
+                                         .name = "the \"other\"",
+                                         .format = LOG_FORMAT_JSON,
+                                         .level = LOG_LEVEL_WARN};
+    pthread_t thread;
+    log_init(lines[1], LOG_FORMAT_HUMAN, LOG_LEVEL_ERROR);
+    log_bind(&our_sink);
+    assert_ptr_equal(log_bound(), &our_sink);
+    LOG_INFO("ours", LOG_U64("count", 1));
+    assert_int_equal(pthread_create(&thread, NULL, log_elsewhere, &their_sink), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(ends_with(ours, "info ours broker=one count=1\n"));
+    assert_true(ends_with(theirs, "\"level\":\"warn\",\"event\":\"theirs\","
+                                  "\"broker\":\"the \\\"other\\\"\"}\n"));
+    assert_int_equal(log_level(), LOG_LEVEL_INFO);
+    assert_int_equal(their_sink.level, LOG_LEVEL_DEBUG);
+    log_bind(NULL);
+    assert_int_equal(log_level(), LOG_LEVEL_ERROR);
+    LOG_ERROR("process");
+    assert_string_equal(next_human(), "error process\n");
+}
+
 int main(void)
 {
 #define CASE(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
     const struct CMUnitTest tests[] = {
         CASE(test_human),       CASE(test_json),       CASE(test_error_field),
         CASE(test_escapes),     CASE(test_level),      CASE(test_long_lines_are_cut),
-        CASE(test_level_names), CASE(test_unwritable),
+        CASE(test_level_names), CASE(test_unwritable), CASE(test_sinks_do_not_mix),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -584,6 +584,51 @@ static void test_tick_real(void **state)
     volumes_close(&volumes);
 }
 
+/* Once a volume has settled, what was sent and what has come due is done, and it is known when it
+ * is worth moving the clock to. */
+static void test_settle(void **state)
+{
+    (void)state;
+    struct volumes volumes;
+    open_usual(&volumes);
+    assert_int_equal(volume_settle(volumes.list[0]), UINT64_MAX);
+    publish(&volumes);
+    (void)pull(&volumes);
+    assert_int_equal(volume_settle(volumes.list[0]), LEASE_MS);
+    clock_advance(&volumes.clock, LEASE_MS - 1);
+    assert_int_equal(volume_settle(volumes.list[0]), 1);
+    uint32_t ticks = volumes_ticks(&volumes, 0);
+    clock_advance(&volumes.clock, 1);
+    assert_int_equal(volume_settle(volumes.list[0]), UINT64_MAX);
+    assert_int_equal(volumes_ticks(&volumes, 0), ticks + 1);
+    struct parts parts;
+    struct call *call = publish_call(&volumes, &parts);
+    assert_true(volume_send(volumes.list[0], call));
+    (void)volume_settle(volumes.list[0]);
+    assert_int_equal(mailbox_count(&volumes.replies), 1);
+    assert_ptr_equal(volumes_answer(&volumes), call);
+    volumes_call_free(call);
+    volumes_close(&volumes);
+}
+
+/* A volume that has failed has nothing to come, and does not keep the clock's owner waiting. */
+static void test_settle_failed(void **state)
+{
+    (void)state;
+    struct volumes volumes;
+    struct parts parts;
+    open_usual(&volumes);
+    publish(&volumes);
+    (void)pull(&volumes);
+    volumes_fail_commits(&volumes, 0, ERR_IO, false);
+    struct call *call = publish_call(&volumes, &parts);
+    volumes_run(&volumes, 0, call);
+    assert_int_equal(call->reply.code, ERR_UNAVAILABLE);
+    volumes_call_free(call);
+    assert_int_equal(volume_settle(volumes.list[0]), UINT64_MAX);
+    volumes_close(&volumes);
+}
+
 /* Who was told once that there may be something is not told again before asking again; who did not
  * ask to be told, found something, or was refused, is not told. */
 static void test_armed(void **state)
@@ -727,7 +772,8 @@ int main(void)
         cmocka_unit_test(test_tick_simulated),  cmocka_unit_test(test_tick_real),
         cmocka_unit_test(test_armed),           cmocka_unit_test(test_armed_in_batch),
         cmocka_unit_test(test_stop_drains),     cmocka_unit_test(test_busy),
-        cmocka_unit_test(test_start_fails),
+        cmocka_unit_test(test_start_fails),     cmocka_unit_test(test_settle),
+        cmocka_unit_test(test_settle_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

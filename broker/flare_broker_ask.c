@@ -1,0 +1,499 @@
+/* What a program asks its embedded broker: changes of the catalog, depths and lists. Each is one
+ * operation of the router, started on the loop's thread and waited for. */
+#include <stdio.h>
+
+#include "broker/core/message_id.h"
+#include "broker/embedded.h"
+#include "broker/http/api_request.h"
+
+enum { LIST_MAX = 1000, LIST_SIZE_MAX = 1 << 20 };
+
+_Static_assert((int)FLARE_ID_SIZE >= (int)MESSAGE_ID_SIZE, "an id fits");
+
+/* The head of each: what the router reports is copied here on the loop's thread. */
+struct ask {
+    struct caller_work work;
+    struct flare_broker *broker;
+    struct arena arena;
+    struct router_result result;
+};
+
+static enum flare_code ask_run(struct ask *ask, struct flare_broker *broker,
+                               void (*run)(struct caller_work *work), struct flare_error *error)
+{
+    ask->broker = broker;
+    ask->work.run = run;
+    arena_init(&ask->arena, SIZE_MAX / 2, 0);
+    caller_run(&broker->caller, &ask->work);
+    arena_deinit(&ask->arena);
+    return ask->result.code == ERR_NONE
+               ? FLARE_OK
+               : embedded_fail(error, ask->result.code, ask->result.detail);
+}
+
+static void ask_prepare(struct ask *ask, struct router_operation *operation, router_done done)
+{
+    operation->arena = &ask->arena;
+    operation->done = done;
+    operation->user = ask;
+}
+
+static void ask_fail(struct ask *ask, enum err_code code, const char *detail)
+{
+    ask->result.code = code;
+    snprintf(ask->result.detail, sizeof ask->result.detail, "%s", detail);
+}
+
+static void ask_end(struct ask *ask, struct router_operation *operation)
+{
+    if (ask->result.code == ERR_NONE) {
+        ask->result = operation->result;
+    }
+    router_release(operation);
+    caller_done(&ask->broker->caller, &ask->work);
+}
+
+static struct ask *ask_of(struct caller_work *work)
+{
+    return container_of(work, struct ask, work);
+}
+
+static struct router *ask_router(const struct ask *ask)
+{
+    return node_router(ask->broker->node);
+}
+
+/* ---- settings ------------------------------------------------------------------------------- */
+
+/* The bounds and defaults of both faces are those of the HTTP API's documents. */
+
+static uint64_t initial(enum in_row row)
+{
+    return api_in_fields[row].initial;
+}
+
+static uint64_t or_initial(uint64_t value, enum in_row row)
+{
+    return value == 0 ? initial(row) : value;
+}
+
+static err_t check(enum in_row row, const char *name, uint64_t value)
+{
+    const struct in_field *field = &api_in_fields[row];
+    return value >= field->min && value <= field->max
+               ? NULL
+               : ERR(INVALID, "%s: must be between %llu and %llu", name,
+                     (unsigned long long)field->min, (unsigned long long)field->max);
+}
+
+static err_t check_name(const char *field, const char *name)
+{
+    return catalog_name_valid(span_text(name))
+               ? NULL
+               : ERR(INVALID, "%s: must be 1 to 255 letters, digits, '.', '_' or '-'", field);
+}
+
+/* The number of shards stays 0 where it is not given. */
+static err_t read_topic(const struct flare_topic *topic, struct catalog_change *change)
+{
+    uint64_t window_ms =
+        topic->idempotency_window_ms == FLARE_NONE
+            ? 0
+            : or_initial(topic->idempotency_window_ms, IN_topic_idempotency_window);
+    TRY(check(IN_topic_shards, "shards", or_initial(topic->shards, IN_topic_shards)));
+    TRY(check(IN_topic_idempotency_window, "idempotency_window_ms", window_ms));
+    if (topic->retention_ms != 0) {
+        TRY(check(IN_retention_age, "retention_ms", topic->retention_ms));
+    }
+    if (topic->retention_bytes != 0) {
+        TRY(check(IN_retention_bytes, "retention_bytes", topic->retention_bytes));
+    }
+    change->shard_count = topic->shards;
+    change->topic_settings = (struct topic_settings){
+        .retention_ms = topic->retention_ms,
+        .retention_bytes = topic->retention_bytes,
+        .dedup_window_ms = window_ms,
+        .durability = topic->relaxed ? DURABILITY_RELAXED : DURABILITY_SYNCED,
+    };
+    return NULL;
+}
+
+static err_t read_start(const struct flare_subscription *subscription,
+                        struct catalog_change *change)
+{
+    switch (subscription->start) {
+    case FLARE_START_LATEST:
+        change->start = START_LATEST;
+        return NULL;
+    case FLARE_START_EARLIEST:
+        change->start = START_EARLIEST;
+        return NULL;
+    case FLARE_START_TIME:
+        change->start = START_TIME;
+        change->start_value = subscription->start_ms;
+        return NULL;
+    }
+    return ERR(INVALID, "start: must be one of enum flare_start");
+}
+
+static err_t read_subscription(const struct flare_subscription *subscription,
+                               struct catalog_change *change)
+{
+    struct sub_settings *settings = &change->sub_settings;
+    uint64_t attempts = subscription->max_attempts == FLARE_NONE_U32
+                            ? 0
+                            : or_initial(subscription->max_attempts, IN_subscription_max_attempts);
+    settings->lease_ms = or_initial(subscription->lease_ms, IN_subscription_lease);
+    settings->retry_delay_ms = subscription->retry_delay_ms;
+    settings->max_attempts = (uint32_t)attempts;
+    settings->max_in_flight = subscription->max_in_flight;
+    TRY(check(IN_subscription_lease, "lease_ms", settings->lease_ms));
+    TRY(check(IN_subscription_max_attempts, "max_attempts", attempts));
+    TRY(check(IN_retry_delay, "retry_delay_ms", settings->retry_delay_ms));
+    TRY(check(IN_subscription_max_in_flight, "max_in_flight", settings->max_in_flight));
+    return read_start(subscription, change);
+}
+
+/* ---- topics and subscriptions --------------------------------------------------------------- */
+
+struct configure {
+    struct ask ask;
+    struct router_configure router;
+};
+
+static void configure_on_done(struct router_operation *operation)
+{
+    ask_end(operation->user, operation);
+}
+
+/* What depends on how it is now, on the thread that changes it. */
+static void adapt_change(struct ask *ask, struct catalog_change *change)
+{
+    const struct catalog_topic *topic =
+        catalog_topic(router_catalog(ask_router(ask)), change->topic);
+    if (change->op == CATALOG_TOPIC_PUT && change->shard_count == 0) {
+        change->shard_count =
+            topic == NULL ? (uint32_t)initial(IN_topic_shards) : topic->shard_count;
+    }
+    if (topic == NULL) {
+        return;
+    }
+    if (change->op == CATALOG_TOPIC_PUT && topic->shard_count != change->shard_count) {
+        char detail[64];
+        snprintf(detail, sizeof detail, "shards: the topic has %u, which does not change",
+                 topic->shard_count);
+        ask_fail(ask, ERR_EXISTS, detail);
+    }
+    const struct catalog_sub *sub =
+        change->op == CATALOG_SUB_PUT ? catalog_sub(topic, change->sub) : NULL;
+    if (sub != NULL) {
+        change->sub_settings.paused = sub->settings.paused;
+    }
+}
+
+static void configure_run(struct caller_work *work)
+{
+    struct ask *ask = ask_of(work);
+    struct configure *configure = container_of(ask, struct configure, ask);
+    adapt_change(ask, &configure->router.change);
+    if (ask->result.code != ERR_NONE) {
+        caller_done(&ask->broker->caller, work);
+        return;
+    }
+    ask_prepare(ask, &configure->router.operation, configure_on_done);
+    router_start_configure(ask_router(ask), &configure->router);
+}
+
+static enum flare_code configure(struct flare_broker *broker, const struct catalog_change *change,
+                                 struct flare_error *error)
+{
+    struct configure configure = {.router.change = *change};
+    return ask_run(&configure.ask, broker, configure_run, error);
+}
+
+enum flare_code flare_broker_topic_put(struct flare_broker *broker, const char *topic,
+                                       const struct flare_topic *settings,
+                                       struct flare_error *error)
+{
+    static const struct flare_topic defaults;
+    struct catalog_change change = {.op = CATALOG_TOPIC_PUT, .topic = span_text(topic)};
+    err_t err = check_name("topic", topic);
+    if (err == NULL) {
+        err = read_topic(settings == NULL ? &defaults : settings, &change);
+    }
+    return err == NULL ? configure(broker, &change, error) : embedded_result(error, err);
+}
+
+enum flare_code flare_broker_topic_delete(struct flare_broker *broker, const char *topic,
+                                          struct flare_error *error)
+{
+    const struct catalog_change change = {
+        .op = CATALOG_TOPIC_STATE, .topic = span_text(topic), .to = CATALOG_DELETING};
+    return configure(broker, &change, error);
+}
+
+enum flare_code flare_broker_subscription_put(struct flare_broker *broker, const char *topic,
+                                              const char *subscription,
+                                              const struct flare_subscription *settings,
+                                              struct flare_error *error)
+{
+    static const struct flare_subscription defaults;
+    struct catalog_change change = {
+        .op = CATALOG_SUB_PUT, .topic = span_text(topic), .sub = span_text(subscription)};
+    err_t err = check_name("subscription", subscription);
+    if (err == NULL) {
+        err = read_subscription(settings == NULL ? &defaults : settings, &change);
+    }
+    return err == NULL ? configure(broker, &change, error) : embedded_result(error, err);
+}
+
+enum flare_code flare_broker_subscription_delete(struct flare_broker *broker, const char *topic,
+                                                 const char *subscription,
+                                                 struct flare_error *error)
+{
+    const struct catalog_change change = {.op = CATALOG_SUB_STATE,
+                                          .topic = span_text(topic),
+                                          .sub = span_text(subscription),
+                                          .to = CATALOG_DELETING};
+    return configure(broker, &change, error);
+}
+
+/* ---- depths --------------------------------------------------------------------------------- */
+
+struct survey {
+    struct ask ask;
+    struct router_stats router;
+    struct span sub;
+    struct flare_depths depths;
+    void (*visit)(void *user, const char *topic, const char *subscription,
+                  const struct flare_depths *depths);
+    void *user;
+};
+
+static struct flare_depths depths_of(const struct api_figures *figures)
+{
+    return (struct flare_depths){.enqueued = figures->enqueued,
+                                 .leased = figures->leased,
+                                 .scheduled = figures->scheduled,
+                                 .dead = figures->dead};
+}
+
+static void depths_on_done(struct router_operation *operation)
+{
+    struct ask *ask = operation->user;
+    struct survey *survey = container_of(ask, struct survey, ask);
+    const struct catalog *catalog = router_catalog(ask_router(ask));
+    const struct catalog_topic *topic = catalog_topic(catalog, survey->router.topic);
+    const struct catalog_sub *sub = topic == NULL ? NULL : catalog_sub(topic, survey->sub);
+    if (operation->result.code == ERR_NONE && (sub == NULL || sub->state != CATALOG_ACTIVE)) {
+        ask_fail(ask, ERR_NOT_FOUND, "subscription: it does not exist");
+    } else if (operation->result.code == ERR_NONE) {
+        struct api_figures figures = {.sub_id = sub->id};
+        api_figures_gather(operation, &figures, 1);
+        survey->depths = depths_of(&figures);
+    }
+    ask_end(ask, operation);
+}
+
+static void depths_run(struct caller_work *work)
+{
+    struct ask *ask = ask_of(work);
+    struct survey *survey = container_of(ask, struct survey, ask);
+    ask_prepare(ask, &survey->router.operation, depths_on_done);
+    router_start_stats(ask_router(ask), &survey->router);
+}
+
+enum flare_code flare_broker_depths(struct flare_broker *broker, const char *topic,
+                                    const char *subscription, struct flare_depths *out,
+                                    struct flare_error *error)
+{
+    struct survey survey = {.router.topic = span_text(topic), .sub = span_text(subscription)};
+    err_t err = check_name("topic", topic); /* an empty one would mean all */
+    if (err != NULL) {
+        return embedded_result(error, err);
+    }
+    enum flare_code code = ask_run(&survey.ask, broker, depths_run, error);
+    if (code == FLARE_OK) {
+        *out = survey.depths;
+    }
+    return code;
+}
+
+/* Calls `each` for the active subscriptions of active topics; returns how many there are. */
+static size_t each_sub(const struct catalog *catalog,
+                       void (*each)(void *user, size_t index, const struct catalog_sub *sub),
+                       void *user)
+{
+    size_t count = 0;
+    struct span name = span_text("");
+    const struct catalog_topic *topic;
+    while ((topic = catalog_topic_after(catalog, name)) != NULL) {
+        const struct catalog_sub *sub = catalog_sub_after(topic, span_text(""));
+        for (; sub != NULL; sub = catalog_sub_after(topic, span_text(sub->name))) {
+            if (topic->state != CATALOG_ACTIVE || sub->state != CATALOG_ACTIVE) {
+                continue;
+            }
+            if (each != NULL) {
+                each(user, count, sub);
+            }
+            count++;
+        }
+        name = span_text(topic->name);
+    }
+    return count;
+}
+
+struct surveyed {
+    struct survey *survey;
+    struct api_figures *figures;
+    size_t count;
+};
+
+static void note_sub(void *user, size_t index, const struct catalog_sub *sub)
+{
+    const struct surveyed *surveyed = user;
+    surveyed->figures[index].sub_id = sub->id;
+}
+
+static void visit_sub(void *user, size_t index, const struct catalog_sub *sub)
+{
+    (void)index;
+    const struct surveyed *surveyed = user;
+    const struct survey *survey = surveyed->survey;
+    const struct flare_depths depths =
+        depths_of(api_figures_find(surveyed->figures, surveyed->count, sub->id));
+    survey->visit(survey->user, sub->topic->name, sub->name, &depths);
+}
+
+static void survey_on_done(struct router_operation *operation)
+{
+    struct ask *ask = operation->user;
+    const struct catalog *catalog = router_catalog(ask_router(ask));
+    struct surveyed surveyed = {.survey = container_of(ask, struct survey, ask)};
+    surveyed.count = each_sub(catalog, NULL, NULL);
+    if (operation->result.code == ERR_NONE && surveyed.count > 0) {
+        surveyed.figures = arena_calloc(&ask->arena, surveyed.count, sizeof *surveyed.figures);
+        if (surveyed.figures == NULL) {
+            ask_fail(ask, ERR_MEMORY, "no memory for the depths");
+        } else {
+            (void)each_sub(catalog, note_sub, &surveyed);
+            api_figures_gather(operation, surveyed.figures, surveyed.count);
+            (void)each_sub(catalog, visit_sub, &surveyed);
+        }
+    }
+    ask_end(ask, operation);
+}
+
+static void survey_run(struct caller_work *work)
+{
+    struct ask *ask = ask_of(work);
+    struct survey *survey = container_of(ask, struct survey, ask);
+    ask_prepare(ask, &survey->router.operation, survey_on_done);
+    router_start_stats(ask_router(ask), &survey->router);
+}
+
+enum flare_code flare_broker_each_subscription(struct flare_broker *broker,
+                                               void (*visit)(void *user, const char *topic,
+                                                             const char *subscription,
+                                                             const struct flare_depths *depths),
+                                               void *user, struct flare_error *error)
+{
+    struct survey survey = {.visit = visit, .user = user};
+    return ask_run(&survey.ask, broker, survey_run, error);
+}
+
+/* ---- lists ---------------------------------------------------------------------------------- */
+
+/* Which state is asked for, and how it is called. */
+static const struct {
+    enum message_state state;
+    const char *name;
+} states[] = {
+    [FLARE_MESSAGE_ENQUEUED] = {MESSAGE_NONE, "enqueued"},
+    [FLARE_MESSAGE_LEASED] = {MESSAGE_LEASED, "leased"},
+    [FLARE_MESSAGE_SCHEDULED] = {MESSAGE_SCHEDULED, "scheduled"},
+    [FLARE_MESSAGE_DEAD] = {MESSAGE_DEAD, "dead"},
+};
+enum { STATES = sizeof states / sizeof states[0] };
+
+const char *flare_message_state_name(enum flare_message_state state)
+{
+    return state != 0 && (unsigned)state < STATES ? states[state].name : "unknown";
+}
+
+struct list_work {
+    struct ask ask;
+    struct router_peek router;
+    const struct flare_list_options *options;
+    uint32_t left;
+};
+
+static void visit_delivery(const struct list_work *list, const struct reply *reply,
+                           const struct delivery *delivery)
+{
+    struct span key = delivery_key(reply, delivery);
+    struct span body = delivery_body(reply, delivery);
+    bool dead = delivery->state == MESSAGE_DEAD;
+    struct flare_listed message = {
+        .shard = delivery->shard_number,
+        .sequence = delivery->sequence,
+        .state = list->options->state,
+        .attempts = delivery->attempt,
+        .published_ms = delivery->published_ms,
+        .due_ms = delivery->due_ms,
+        .reason = dead ? api_reason_name(delivery->reason) : "",
+        .key = key.data,
+        .key_size = key.size,
+        .body = body.data,
+        .body_size = body.size,
+    };
+    message_id_format(delivery->shard_id, delivery->sequence, message.id);
+    list->options->visit(list->options->user, &message);
+}
+
+static void list_on_done(struct router_operation *operation)
+{
+    struct ask *ask = operation->user;
+    struct list_work *list = container_of(ask, struct list_work, ask);
+    const struct reply *reply = NULL;
+    while ((reply = router_reply_next(operation, reply)) != NULL) {
+        for (uint32_t index = 0; index < reply_delivery_count(reply); index++) {
+            visit_delivery(list, reply, reply_delivery(reply, index));
+            list->left--;
+        }
+    }
+    if (operation->result.code != ERR_NONE || !list->router.more || list->left == 0) {
+        ask_end(ask, operation);
+        return;
+    }
+    router_release(operation);
+    list->router.max = list->left;
+    list->router.from_shard_id = list->router.next_shard_id;
+    list->router.from_sequence = list->router.next_sequence;
+    router_start_peek(ask_router(ask), &list->router);
+}
+
+static void list_run(struct caller_work *work)
+{
+    struct ask *ask = ask_of(work);
+    struct list_work *list = container_of(ask, struct list_work, ask);
+    ask_prepare(ask, &list->router.operation, list_on_done);
+    router_start_peek(ask_router(ask), &list->router);
+}
+
+enum flare_code flare_broker_list(struct flare_broker *broker,
+                                  const struct flare_list_options *options,
+                                  struct flare_error *error)
+{
+    if (options->state == 0 || (unsigned)options->state >= STATES) {
+        return embedded_fail(error, ERR_INVALID, "state: must be one of enum flare_message_state");
+    }
+    struct list_work list = {.options = options};
+    list.left = options->max == 0 ? LIST_MAX : options->max;
+    list.router.topic = span_text(options->topic);
+    list.router.sub = span_text(options->subscription);
+    list.router.state = states[options->state].state;
+    list.router.max = list.left;
+    list.router.size_max = LIST_SIZE_MAX;
+    return ask_run(&list.ask, broker, list_run, error);
+}
