@@ -31,4 +31,4 @@ USER 65532:65532
 VOLUME /data
 EXPOSE 8080 8089
 ENTRYPOINT ["/usr/bin/flared"]
-CMD ["--data", "/data", "--http", "0.0.0.0:8080"]
+CMD ["--data", "/data", "--http", "0.0.0.0:8080", "--wire", "0.0.0.0:8089"]

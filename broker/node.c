@@ -434,7 +434,9 @@ err_t node_start(uv_loop_t *loop, const struct config *config, const struct cloc
         TRY_OUT(start_http(node));
     }
     TRY_OUT(start_wire(node));
-    api_set_wire(node->api, node_wire_address(node));
+    if (node->api != NULL) {
+        api_set_wire(node->api, node_wire_address(node));
+    }
     *out = node;
     return NULL;
 out:
