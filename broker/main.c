@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -156,6 +157,16 @@ static void announce(const struct program *program, const struct config *config)
     }
 }
 
+/* Each connection takes one; the soft limit is what a shell happens to have. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 static int run(const struct config *config)
 {
     struct clock clock;
@@ -163,6 +174,7 @@ static int run(const struct config *config)
     struct program program = {.loop = &loop};
     clock_init_real(&clock);
     signal(SIGPIPE, SIG_IGN);
+    raise_file_limit();
     if (uv_loop_init(&loop) != 0) {
         fprintf(stderr, "flared: no event loop\n");
         return EX_OSERR;

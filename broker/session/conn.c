@@ -215,7 +215,9 @@ static void conn_flush(struct session_conn *conn)
     }
     assert(!conn->out.failed); /* STYLE 5: out of memory */
     uv_buf_t bytes = {.base = (char *)conn->out.data, .len = conn->out.size};
-    int written = uv_try_write(&conn->stream, &bytes, 1);
+    /* Much output has kept the connection from being read: its end must be heard of, even when the
+     * socket takes all of it at once, since nothing else may come that would let reading go on. */
+    int written = session_conn_is_full(conn) ? 0 : uv_try_write(&conn->stream, &bytes, 1);
     if (written == UV_EAGAIN) {
         written = 0;
     }

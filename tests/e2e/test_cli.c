@@ -1,4 +1,5 @@
-/* The command-line tool against a broker that is played: what it sends, prints and exits with. */
+/* The command-line tool over HTTP against a broker that is played: what it sends, prints and exits
+ * with. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -137,8 +138,14 @@ static void expect_case(const struct cli_case *row)
 {
     struct fake fake;
     struct cli_outcome outcome;
+    char variable[128];
     fake_start(&fake, row->replies);
-    cli_run(fake.url, row->words, row->input, &outcome);
+    (void)snprintf(variable, sizeof variable, "FLARE_URL=%s", fake.url);
+    const char *const environment[] = {variable, "FLARE_TRANSPORT=http",
+                                       "XDG_CONFIG_HOME=/nonexistent", NULL};
+    cli_run_with(
+        &(struct cli_options){.words = row->words, .input = row->input, .environment = environment},
+        &outcome);
     const char *requests = fake_stop(&fake);
     if (outcome.exit_code != row->exit_code) {
         print_error("flare %s %s: %s\n", row->words[0], row->words[1], outcome.err);

@@ -366,6 +366,14 @@ static void test_topics_have_a_durability(void **state)
     expect_text(broker, WORDS("pub", "clicks", "two", "--json"), "durability", "synced");
 }
 
+/* A benchmark deletes its topic. */
+static void expect_nothing_left(const struct broker *broker)
+{
+    struct cli_outcome topics = run(broker, WORDS("topic", "ls", "--plain"), NULL);
+    assert_string_equal(cli_out(&topics), "");
+    cli_outcome_deinit(&topics);
+}
+
 /* Each benchmark counts what arrives, and says what it measured. */
 static void test_benchmarks_measure_and_check(void **state)
 {
@@ -387,9 +395,46 @@ static void test_benchmarks_measure_and_check(void **state)
     expect_text(broker, WORDS("bench", "publish", "--count", "200", "--durability", "relaxed"),
                 "durability", "relaxed");
     expect_text(broker, WORDS("bench", "consume", "--count", "200"), "durability", "synced");
-    struct cli_outcome topics = run(broker, WORDS("topic", "ls", "--plain"), NULL);
-    assert_string_equal(cli_out(&topics), "");
-    cli_outcome_deinit(&topics);
+    expect_nothing_left(broker);
+}
+
+/* Over the wire with a window of requests and with a credit stream, or by pulls; over HTTP when it
+ * is asked for, where there is no window. The result says which. */
+static void test_benchmarks_say_how_they_measured(void **state)
+{
+    const struct broker *broker = *state;
+    static const struct {
+        const char *words[12];
+        const char *transport;
+    } rows[] = {
+        {{"bench", "publish", "-n", "3000", "-c", "2", "--outstanding", "100", "-s", "10"}, "wire"},
+        {{"bench", "publish", "-n", "3000", "-c", "2", "-o", "3", "--batch", "100"}, "wire"},
+        {{"bench", "consume", "-n", "3001", "-c", "3", "-o", "7", "--batch", "5"}, "wire"},
+        {{"bench", "consume", "-n", "3001", "-c", "2", "--backlog", "1000"}, "wire"},
+        {{"bench", "consume", "-n", "1001", "-c", "2", "--pull", "--batch", "100"}, "wire"},
+        {{"bench", "publish", "-n", "300", "-c", "3", "--http"}, "http"},
+        {{"bench", "consume", "-n", "300", "-c", "3", "--http"}, "http"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        expect_text(broker, rows[i].words, "transport", rows[i].transport);
+    }
+    struct cli_outcome outcome;
+    cli_run(broker->url, WORDS("bench", "publish", "--http", "-o", "2"), NULL, &outcome);
+    assert_int_equal(outcome.exit_code, 64);
+    cli_outcome_deinit(&outcome);
+    expect_nothing_left(broker);
+}
+
+/* A stream whose deliveries fill what the broker will hold for a client goes on as they are read.
+ */
+static void test_a_stream_of_much_goes_on(void **state)
+{
+    const struct broker *broker = *state;
+    expect_text(broker,
+                WORDS("bench", "consume", "-n", "6000", "-c", "2", "-o", "2000", "-s", "1024"),
+                "transport", "wire");
+    expect_text(broker, WORDS("bench", "consume", "-n", "100", "-c", "2", "-s", "300000"),
+                "transport", "wire");
 }
 
 #define BROKER_TEST(name) cmocka_unit_test_setup_teardown(name, broker_start, broker_stop)
@@ -407,6 +452,8 @@ int main(void)
         BROKER_TEST(test_verify_finds_a_changed_bit),
         BROKER_TEST(test_topics_have_a_durability),
         BROKER_TEST(test_benchmarks_measure_and_check),
+        BROKER_TEST(test_benchmarks_say_how_they_measured),
+        BROKER_TEST(test_a_stream_of_much_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -103,11 +103,11 @@ void broker_await(struct broker *broker)
     const char *data = json_string_value(json_object_get(ready, "data"));
     const char *port = http == NULL ? NULL : strrchr(http, ':');
     const char *wire_port = wire == NULL ? NULL : strrchr(wire, ':');
-    if (port == NULL || data == NULL || wire_port == NULL) {
+    if (port == NULL || data == NULL || (wire != NULL && wire_port == NULL)) {
         fail_start(broker);
     }
     broker->port = (uint16_t)strtoul(port + 1, NULL, 10);
-    broker->wire_port = (uint16_t)strtoul(wire_port + 1, NULL, 10);
+    broker->wire_port = wire == NULL ? 0 : (uint16_t)strtoul(wire_port + 1, NULL, 10);
     (void)snprintf(broker->data, sizeof broker->data, "%s", data);
     json_decref(ready);
 }

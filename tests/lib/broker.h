@@ -13,7 +13,7 @@ enum { BROKER_TIMEOUT_MS = 30000, BROKER_ARGUMENTS_MAX = 16 };
 struct broker {
     struct process process;
     uint16_t port;      /* of HTTP */
-    uint16_t wire_port; /* of the wire protocol */
+    uint16_t wire_port; /* of the wire protocol; 0: it is off */
     uint64_t start_us;
     uint64_t ready_us; /* from the start to the line that says it is ready */
     char data[TMPDIR_PATH_SIZE];

@@ -55,6 +55,7 @@ extern const struct cli_command topic_commands[];
 extern const struct cli_command sub_commands[];
 extern const struct cli_command pub_commands[];
 extern const struct cli_command pull_commands[];
+extern const struct cli_command tail_commands[];
 extern const struct cli_command peek_commands[];
 extern const struct cli_command status_commands[];
 extern const struct cli_command top_commands[];

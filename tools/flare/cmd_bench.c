@@ -39,6 +39,7 @@ enum {
     FILL_BATCH = 500,
     FILL_CONNECTIONS = 4,
     FILL_OUTSTANDING = 4,
+    FILL_SIZE = 4 << 20,
     TIMEOUT_MS = 60000,
     NAME_SIZE = 32,
     OUTSTANDING_MAX = 100000
@@ -354,11 +355,13 @@ static err_t publish_load(const struct bench_settings *settings, uint64_t count,
 static err_t fill(const struct bench_settings *settings, uint64_t count)
 {
     struct load_result result;
-    uint64_t rest = count % FILL_BATCH;
+    uint32_t fitting = FILL_SIZE / (settings->size + 1) + 1;
+    uint32_t batch = fitting < FILL_BATCH ? fitting : FILL_BATCH;
+    uint64_t rest = count % batch;
     struct bench_settings filling = *settings;
     filling.connections = FILL_CONNECTIONS;
     filling.outstanding = FILL_OUTSTANDING;
-    filling.batch = FILL_BATCH;
+    filling.batch = batch;
     progress_begin(settings->progress, "filling", count - rest);
     TRY(publish_load(&filling, count - rest, &result));
     filling.connections = 1;

@@ -10,7 +10,8 @@
 
 #include "tools/flare/output.h"
 #include "tools/flare/progress.h"
-#include "tools/flare/publish.h"
+#include "tools/flare/publish_wire.h"
+#include "tools/flare/transport.h"
 
 enum {
     PUB_FILE,
@@ -159,7 +160,7 @@ static void header_number(struct request *request, const char *name, uint64_t nu
 }
 
 /* One message: the request that people would write with curl. */
-static err_t publish_one(struct pub *pub, const char *body)
+static err_t post_one(struct pub *pub, const char *body)
 {
     struct request request;
     const struct option_value *values = pub->arguments->values;
@@ -187,6 +188,46 @@ static err_t publish_one(struct pub *pub, const char *body)
     output_object(pub->cli, result_fields, result);
     json_decref(result);
     return NULL;
+}
+
+/* A publisher for the way that the settings say. */
+static err_t open_publisher(struct pub *pub, uint32_t batch)
+{
+    char address[TRANSPORT_ADDRESS_SIZE];
+    TRY(transport_find(pub->cli, address));
+    publisher_init(&pub->publisher, pub->cli->client, pub->arguments->operands[0], batch);
+    pub->publisher.user = pub;
+    if (address[0] == '\0') {
+        return NULL;
+    }
+    return publish_wire_open(pub->cli, address, &pub->publisher, &pub->publisher.wire);
+}
+
+static void pub_on_only_result(void *user, const json_t *result)
+{
+    struct pub *pub = user;
+    output_object(pub->cli, result_fields, result);
+}
+
+static err_t publish_one(struct pub *pub, const char *body)
+{
+    struct publish_message message = pub->message;
+    err_t err = NULL;
+    TRY_OUT(open_publisher(pub, 1));
+    if (pub->publisher.wire == NULL) {
+        TRY_OUT(post_one(pub, body));
+        goto out;
+    }
+    pub->publisher.on_result = pub_on_only_result;
+    message.body = span_text(body);
+    if (pub->arguments->values[PUB_IDEMPOTENCY].set) {
+        message.idempotency_key = span_text(pub->arguments->values[PUB_IDEMPOTENCY].text);
+    }
+    TRY_OUT(publisher_add(&pub->publisher, &message));
+    TRY_OUT(publisher_flush(&pub->publisher));
+out:
+    publisher_deinit(&pub->publisher);
+    return err;
 }
 
 static err_t publish_line(struct pub *pub, struct span line, uint64_t number)
@@ -264,10 +305,11 @@ static err_t publish_file(struct pub *pub, const char *name)
     if (file == NULL) {
         return ERR(NOT_FOUND, "open %s: %s", name, strerror(errno));
     }
-    publisher_init(&pub->publisher, pub->cli->client, pub->arguments->operands[0], (uint32_t)batch);
-    pub->publisher.on_result = pub_on_result;
-    pub->publisher.user = pub;
-    err_t err = publish_stream(pub, file, name);
+    err_t err = open_publisher(pub, (uint32_t)batch);
+    if (err == NULL) {
+        pub->publisher.on_result = pub_on_result;
+        err = publish_stream(pub, file, name);
+    }
     publisher_deinit(&pub->publisher);
     if (!standard_input) {
         (void)fclose(file);

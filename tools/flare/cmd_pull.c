@@ -1,8 +1,11 @@
 /* flare pull, ack, nack, extend: what a consumer does. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "tools/flare/link.h"
 #include "tools/flare/output.h"
+#include "tools/flare/transport.h"
 
 enum {
     PULL_MAX,
@@ -17,7 +20,12 @@ enum {
 };
 enum { NACK_DELAY, NACK_REJECT, NACK_REASON };
 enum { EXTEND_LEASE };
-enum { BODY_MAX = 64 * 1024 * 1024, FOLLOW_WAIT_MS = 20000 };
+enum {
+    BODY_MAX = 64 * 1024 * 1024,
+    BYTES_DEFAULT = 1024 * 1024,
+    RECEIPT_MAX = 128,
+    FOLLOW_WAIT_MS = 20000
+};
 
 static const struct option_row pull_options[] = {
     [PULL_MAX] = {.name = "max",
@@ -113,18 +121,24 @@ static const struct field acked_fields[] = {
 
 #define SUB_PATH "/v1/topics/{}/subscriptions/{}"
 
-static err_t pull_once(struct cli *cli, const struct arguments *arguments, json_t **out)
+struct pull {
+    struct cli *cli;
+    const struct arguments *arguments;
+    struct flare_client *link; /* NULL: HTTP */
+    struct output output;
+    uint64_t max;
+    uint64_t wait_ms;
+};
+
+static err_t pull_once(const struct pull *pull, json_t **out)
 {
     struct request request;
+    const struct arguments *arguments = pull->arguments;
     const struct option_value *values = arguments->values;
-    bool loops = values[PULL_FOLLOW].set || values[PULL_DRAIN].set;
-    uint64_t wait_ms =
-        arguments_number(arguments, PULL_WAIT, values[PULL_FOLLOW].set ? FOLLOW_WAIT_MS : 0);
-    uint64_t max = arguments_number(arguments, PULL_MAX, loops ? 100 : 1);
     json_t *document = json_object();
-    (void)json_object_set_new(document, "max", json_integer((json_int_t)max));
-    if (wait_ms > 0) {
-        (void)json_object_set_new(document, "wait", json_integer((json_int_t)wait_ms));
+    (void)json_object_set_new(document, "max", json_integer((json_int_t)pull->max));
+    if (pull->wait_ms > 0) {
+        (void)json_object_set_new(document, "wait", json_integer((json_int_t)pull->wait_ms));
     }
     cli_set_number(document, "lease", arguments, PULL_LEASE);
     cli_set_number(document, "max_bytes", arguments, PULL_BYTES);
@@ -134,8 +148,8 @@ static err_t pull_once(struct cli *cli, const struct arguments *arguments, json_
     request_init(&request, "POST", SUB_PATH "/pull", arguments->operands[0],
                  arguments->operands[1]);
     request_json(&request, document);
-    request.wait_ms = wait_ms;
-    return client_call(cli->client, &request, out);
+    request.wait_ms = pull->wait_ms;
+    return client_call(pull->cli->client, &request, out);
 }
 
 /* Takes `document`, which has the receipts. A lost lease is reported with the receipts it concerns.
@@ -178,13 +192,19 @@ out:
     return err;
 }
 
-/* Acknowledges what was printed: only when it has left this process. */
-static err_t ack_messages(struct cli *cli, const struct arguments *arguments,
-                          const json_t *messages)
+/* What was printed may be acknowledged only when it has left this process. */
+static err_t flush_output(void)
 {
     if (fflush(stdout) != 0 || ferror(stdout) != 0) {
         return ERR(IO, "writing to standard output failed: nothing of this batch acknowledged");
     }
+    return NULL;
+}
+
+static err_t ack_messages(struct cli *cli, const struct arguments *arguments,
+                          const json_t *messages)
+{
+    TRY(flush_output());
     json_t *receipts = json_array();
     for (size_t i = 0; i < json_array_size(messages); i++) {
         (void)json_array_append(receipts, json_object_get(json_array_get(messages, i), "receipt"));
@@ -195,51 +215,162 @@ static err_t ack_messages(struct cli *cli, const struct arguments *arguments,
 }
 
 /* One pull, printed and, if wished, acknowledged; `count` is how many messages came. */
-static err_t pull_batch(struct cli *cli, const struct arguments *arguments, struct output *output,
-                        size_t *count)
+static err_t pull_http(struct pull *pull, size_t *count)
 {
     json_t *reply = NULL;
     err_t err = NULL;
-    TRY(pull_once(cli, arguments, &reply));
+    const struct option_value *values = pull->arguments->values;
+    TRY(pull_once(pull, &reply));
     const json_t *messages = json_object_get(reply, "messages");
     *count = json_array_size(messages);
     if (*count == 0) {
         goto out;
     }
-    if (arguments->values[PULL_BODY].set) {
+    if (values[PULL_BODY].set) {
         TRY_OUT(print_bodies(messages));
     } else {
-        output_items(output, messages);
+        output_items(&pull->output, messages);
     }
-    if (arguments->values[PULL_ACK].set) {
-        TRY_OUT(ack_messages(cli, arguments, messages));
+    if (values[PULL_ACK].set) {
+        TRY_OUT(ack_messages(pull->cli, pull->arguments, messages));
     }
 out:
     json_decref(reply);
     return err;
 }
 
+/* ---- over the wire ---- */
+
+static void print_batch(struct pull *pull, const struct flare_batch *batch)
+{
+    if (pull->arguments->values[PULL_BODY].set) {
+        for (size_t i = 0; i < flare_batch_count(batch); i++) {
+            const struct flare_delivery *delivery = flare_batch_get(batch, i);
+            (void)fwrite(delivery->body, 1, delivery->body_size, stdout);
+            (void)putchar('\n');
+        }
+        return;
+    }
+    json_t *messages = json_array();
+    for (size_t i = 0; i < flare_batch_count(batch); i++) {
+        (void)json_array_append_new(messages, link_delivery(flare_batch_get(batch, i)));
+    }
+    output_items(&pull->output, messages);
+    json_decref(messages);
+}
+
+/* Names the receipts that no longer held a lease, as over HTTP. */
+static void note_lost(const struct cli *cli, const struct flare_receipt *receipts,
+                      const enum flare_code *codes, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct buf text;
+        buf_init(&text, RECEIPT_MAX);
+        link_receipt(&receipts[i], &text);
+        if (codes[i] != FLARE_OK) {
+            cli_note(cli, "%s: %.*s", flare_code_name(codes[i]), (int)text.size,
+                     (const char *)text.data);
+        }
+        buf_deinit(&text);
+    }
+}
+
+static err_t ack_batch(struct pull *pull, const struct flare_source *source,
+                       const struct flare_batch *batch)
+{
+    struct flare_error error;
+    size_t count = flare_batch_count(batch);
+    struct flare_receipt *receipts = calloc(count, sizeof *receipts);
+    enum flare_code *codes = calloc(count, sizeof *codes);
+    err_t err = NULL;
+    if (receipts == NULL || codes == NULL) {
+        err = ERR(MEMORY, "no memory for %zu receipts", count);
+        goto out;
+    }
+    for (size_t i = 0; i < count; i++) {
+        receipts[i] = flare_batch_get(batch, i)->receipt;
+    }
+    const struct flare_settle settle = {
+        .kind = FLARE_SETTLE_ACK, .receipts = receipts, .count = count};
+    enum flare_code code = flare_settle(pull->link, source, &settle, codes, &error);
+    if (code == FLARE_ERR_LEASE_LOST) {
+        note_lost(pull->cli, receipts, codes, count);
+    }
+    err = link_error(pull->cli, code, &error);
+out:
+    free(receipts);
+    free(codes);
+    return err;
+}
+
+static err_t pull_wire(struct pull *pull, size_t *count)
+{
+    struct flare_error error;
+    struct flare_batch *batch = NULL;
+    err_t err = NULL;
+    const struct option_value *values = pull->arguments->values;
+    const struct flare_source source = {pull->arguments->operands[0], pull->arguments->operands[1]};
+    const struct flare_pull options = {
+        .max = (uint32_t)pull->max,
+        .max_bytes = (uint32_t)arguments_number(pull->arguments, PULL_BYTES, BYTES_DEFAULT),
+        .wait_ms = pull->wait_ms,
+        .lease_ms = values[PULL_LEASE].number,
+        .consumer = values[PULL_CONSUMER].text};
+    TRY(link_error(pull->cli, flare_pull(pull->link, &source, &options, &batch, &error), &error));
+    *count = flare_batch_count(batch);
+    if (*count > 0) {
+        print_batch(pull, batch);
+    }
+    if (*count > 0 && values[PULL_ACK].set) {
+        TRY_OUT(flush_output());
+        TRY_OUT(ack_batch(pull, &source, batch));
+    }
+out:
+    flare_batch_free(batch);
+    return err;
+}
+
+/* ---- the command ---- */
+
+static err_t pull_all(struct pull *pull)
+{
+    const struct option_value *values = pull->arguments->values;
+    bool drain = values[PULL_DRAIN].set;
+    size_t count = 0;
+    do {
+        TRY(pull->link == NULL ? pull_http(pull, &count) : pull_wire(pull, &count));
+    } while (values[PULL_FOLLOW].set || (drain && count > 0));
+    if (count == 0 && !drain) {
+        cli_note(pull->cli, "no message");
+    }
+    return NULL;
+}
+
 static err_t pull_run(struct cli *cli, const struct arguments *arguments)
 {
-    struct output output;
     const struct option_value *values = arguments->values;
-    bool ack = values[PULL_ACK].set;
     bool follow = values[PULL_FOLLOW].set;
-    size_t count = 0;
-    if ((follow || values[PULL_DRAIN].set) && !ack) {
+    bool loops = follow || values[PULL_DRAIN].set;
+    char address[TRANSPORT_ADDRESS_SIZE];
+    struct pull pull = {.cli = cli,
+                        .arguments = arguments,
+                        .max = arguments_number(arguments, PULL_MAX, loops ? 100 : 1),
+                        .wait_ms =
+                            arguments_number(arguments, PULL_WAIT, follow ? FOLLOW_WAIT_MS : 0)};
+    if (loops && !values[PULL_ACK].set) {
         return USAGE(cli, "--follow and --drain need --ack: unacknowledged messages come again");
     }
     if (follow && values[PULL_DRAIN].set) {
         return USAGE(cli, "--follow and --drain exclude each other");
     }
-    output_init(&output, cli, ack ? acked_fields : message_fields);
-    do {
-        TRY(pull_batch(cli, arguments, &output, &count));
-    } while (follow || (values[PULL_DRAIN].set && count > 0));
-    if (count == 0 && !values[PULL_DRAIN].set) {
-        cli_note(cli, "no message");
+    output_init(&pull.output, cli, values[PULL_ACK].set ? acked_fields : message_fields);
+    TRY(transport_find(cli, address));
+    if (address[0] != '\0') {
+        TRY(link_open(cli, address, 0, &pull.link));
     }
-    return NULL;
+    err_t err = pull_all(&pull);
+    flare_close(pull.link);
+    return err;
 }
 
 static json_t *given_receipts(const struct arguments *arguments)

@@ -6,8 +6,9 @@
 #include "tools/flare/cli.h"
 
 static const struct cli_command *const groups[] = {
-    topic_commands, sub_commands,  pub_commands, pull_commands,  peek_commands, status_commands,
-    top_commands,   data_commands, job_commands, bench_commands, ctx_commands,  completion_commands,
+    topic_commands, sub_commands,    pub_commands,        pull_commands, tail_commands,
+    peek_commands,  status_commands, top_commands,        data_commands, job_commands,
+    bench_commands, ctx_commands,    completion_commands,
 };
 
 const struct cli_command *commands_at(size_t index)

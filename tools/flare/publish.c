@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "broker/wire/writer.h"
+#include "tools/flare/publish_wire.h"
 
 enum { TRIES_MAX = 20, RETRY_MS_MIN = 50, RETRY_MS_MAX = 5000 };
 
@@ -58,6 +59,7 @@ void publisher_init(struct publisher *publisher, struct client *client, const ch
 
 void publisher_deinit(struct publisher *publisher)
 {
+    publish_wire_close(publisher->wire);
     buf_deinit(&publisher->messages);
     buf_deinit(&publisher->request);
 }
@@ -133,6 +135,9 @@ static err_t take_results(struct publisher *publisher, const json_t *reply)
 err_t publisher_flush(struct publisher *publisher)
 {
     json_t *reply = NULL;
+    if (publisher->wire != NULL) {
+        return publish_wire_finish(publisher->wire, publisher);
+    }
     if (publisher->count == 0) {
         return NULL;
     }
@@ -153,6 +158,9 @@ err_t publisher_flush(struct publisher *publisher)
 
 err_t publisher_add(struct publisher *publisher, const struct publish_message *message)
 {
+    if (publisher->wire != NULL) {
+        return publish_wire_add(publisher->wire, publisher, message);
+    }
     if (publisher->count > 0 &&
         publisher->messages.size + message->body.size + message->key.size > PUBLISH_SIZE_MAX) {
         TRY(publisher_flush(publisher));

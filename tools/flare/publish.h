@@ -1,5 +1,6 @@
-/* Publishing many messages over HTTP: collects them in batches of MessagePack and sends each when
- * it is full. What the broker says it could not take now is sent again, nothing else is. */
+/* Publishing many messages. Over HTTP they are collected in batches of MessagePack, each sent when
+ * it is full; what the broker says it could not take now is sent again, nothing else is. Over the
+ * wire protocol libflare does that (publish_wire.h). */
 #ifndef FLARE_PUBLISH_H
 #define FLARE_PUBLISH_H
 
@@ -26,8 +27,11 @@ struct publish_message {
     uint32_t attribute_count;
 };
 
+struct publish_wire;
+
 struct publisher {
-    struct client *client;
+    struct client *client;     /* HTTP, unless: */
+    struct publish_wire *wire; /* taken */
     const char *topic;
     uint32_t batch_max;
     /* Called, if set, with the result document of every message published. */
@@ -43,9 +47,10 @@ void publisher_init(struct publisher *publisher, struct client *client, const ch
                     uint32_t batch_max);
 void publisher_deinit(struct publisher *publisher);
 
-/* Adds a message, after sending the batch if it would not fit. */
+/* Adds a message, after sending the batch if it would not fit. Over the wire an error may be that
+ * of an earlier message. */
 err_t publisher_add(struct publisher *publisher, const struct publish_message *message) MUST_CHECK;
-/* Sends what is left. */
+/* Sends what is left, and has every message answered. */
 err_t publisher_flush(struct publisher *publisher) MUST_CHECK;
 
 /* The packed form of one message, and the head of a batch of `count`; also used by the benchmark.
