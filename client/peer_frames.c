@@ -270,6 +270,9 @@ err_t peer_receive(struct flare_client *client, struct span bytes, size_t *used)
         size_t size = wire_frame_size(bytes.data + at);
         size_t size_max =
             client->has_greeted ? client->welcome.frame_size_max : FRAME_SIZE_MAX_BEFORE;
+        if (memcmp(bytes.data + at, "HTTP", WIRE_SIZE_BYTES) == 0 && !client->has_greeted) {
+            return ERR(INVALID, "what answers speaks HTTP; the wire protocol has its own address");
+        }
         if (size > size_max) {
             return ERR(TOO_LARGE, "the broker sent a frame of %zu bytes, the limit is %zu", size,
                        size_max);

@@ -167,7 +167,8 @@ static void test_wrong_begin(void **state)
         size_t size;
         enum flare_code code;
     } cases[] = {
-        {"HTTP/1.1 400 Bad Request\r\n\r\n", 28, FLARE_ERR_TOO_LARGE},
+        {"HTTP/1.1 400 Bad Request\r\n\r\n", 28, FLARE_ERR_INVALID},
+        {"SSH-2.0-OpenSSH\r\n", 17, FLARE_ERR_TOO_LARGE},
         {"\0\0\0\3\xc1\xc1\xc1", 7, FLARE_ERR_INVALID},     /* no MessagePack */
         {"\0\0\0\0", 4, FLARE_ERR_INVALID},                 /* nothing */
         {"\0\0\0\3\x92\x05\x01", 7, FLARE_ERR_INVALID},     /* a pong */
