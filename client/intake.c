@@ -91,6 +91,14 @@ static err_t take_deliveries(struct flare_stream *stream, const struct wire_deli
     return NULL;
 }
 
+static bool is_opening(struct flare_stream *stream)
+{
+    (void)pthread_mutex_lock(&stream->lock);
+    bool is_opening = stream->opening != NULL;
+    (void)pthread_mutex_unlock(&stream->lock);
+    return is_opening;
+}
+
 /* Whoever waits for flare_stream_open learns how it went. False: nobody does. */
 static bool tell_opening(struct flare_stream *stream, const struct flare_error *error)
 {
@@ -121,7 +129,7 @@ static void end_stream(struct flare_stream *stream, const struct flare_error *er
     close_consume(stream);
     stream->refusals++;
     stream->reopen_us = stream->client->now_us + ((uint64_t)REOPEN_MIN_US << doublings);
-    if (stream->is_cancelling || (is_passing && stream->opening == NULL)) {
+    if (stream->is_cancelling || (is_passing && !is_opening(stream))) {
         return;
     }
     stream->is_over = true;
@@ -237,7 +245,7 @@ static void open_stream(struct flare_stream *stream)
     stream->credit = message.messages;
     stream->credit_size = message.bytes;
     peer_submit(stream->client, &call->ask);
-    if (stream->opening != NULL) {
+    if (is_opening(stream)) {
         ask_whether_open(stream);
     }
 }

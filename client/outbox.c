@@ -137,6 +137,7 @@ static struct outbox_batch *batch_begin(struct flare_client *client, struct outb
     buf_reset(&batch->records);
     (void)buf_extend(&batch->records, HEAD_ROOM);
     list_append(&outbox->all, &batch->all_link);
+    topic->batch_count++;
     return batch;
 }
 
@@ -214,7 +215,7 @@ static void topic_free(struct outbox *outbox, struct outbox_topic *topic)
 /* A program may publish to ever new topics. */
 static void topic_release(struct outbox *outbox, struct outbox_topic *topic)
 {
-    if (topic->under_way == 0 && topic->filling == NULL && !list_linked(&topic->link) &&
+    if (topic->batch_count == 0 && !list_linked(&topic->link) &&
         outbox->topic_count > OUTBOX_TOPICS_IDLE_MAX) {
         topic_free(outbox, topic);
     }
@@ -334,6 +335,7 @@ static struct outbox_batch *batch_for(struct flare_client *client, struct outbox
             list_remove(&topic->filling->all_link);
             batch_free(topic->filling);
             topic->filling = NULL;
+            topic->batch_count--;
         }
         return NULL;
     }
@@ -574,6 +576,7 @@ static void batch_end(struct flare_client *client, struct outbox_batch *batch)
     struct outbox_topic *topic = batch->topic;
     list_remove(&batch->all_link);
     batch_give(outbox, batch);
+    topic->batch_count--;
     topic_release(outbox, topic);
     (void)pthread_cond_broadcast(&client->changed);
     (void)pthread_mutex_unlock(&client->lock);

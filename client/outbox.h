@@ -58,6 +58,7 @@ struct outbox_topic {
     struct outbox_batch *filling; /* NULL: none */
     struct list ready;            /* full ones, in order */
     struct list refused;          /* to be sent again */
+    uint32_t batch_count;         /* of batches that are not answered */
     uint32_t under_way;           /* batches that are sealed and not answered */
     uint32_t keyed_under_way;
     bool is_flushing; /* what is being filled is not to wait */

@@ -82,7 +82,7 @@ static err_t on_failure(struct flare_client *client, const struct wire_frame *fr
     struct span text = failure->detail.size > 0 ? failure->detail : failure->slug;
     (void)problem_set(&error, (enum flare_code)failure->code, "%.*s", (int)text.size,
                       (const char *)text.data);
-    if (failure->id == 0) {
+    if (failure->id == 0 || peer->step == PEER_GREETING) {
         bool is_known = strcmp(flare_code_name(error.code), "unknown") != 0;
         return err_make(is_known ? (enum err_code)failure->code : ERR_INTERNAL, __FILE__, __LINE__,
                         __func__, "%s", error.message);

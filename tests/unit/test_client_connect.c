@@ -177,6 +177,9 @@ static void test_wrong_begin(void **state)
         {"\0\0\0\x09\x94\x03\0\x0b\xa4"
          "busy",
          13, FLARE_ERR_BUSY},
+        {"\0\0\0\x09\x94\x03\x01\x0b\xa4" /* of the hello itself */
+         "busy",
+         13, FLARE_ERR_BUSY},
         {"\0\0\0\x0c\x94\x03\0\xcd\x03\xe7\xa5"
          "never",
          16, FLARE_ERR_INTERNAL}, /* a code of the future */

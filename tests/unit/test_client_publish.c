@@ -360,6 +360,28 @@ static void test_many_topics(void **state)
     client_fixture_deinit(&fixture);
 }
 
+/* A topic is remembered as long as anything of it waits. */
+static void test_many_topics_fail(void **state)
+{
+    (void)state;
+    struct client_fixture fixture;
+    client_fixture_init(&fixture);
+    fixture.options.batch_messages = 1;
+    client_fixture_connect(&fixture);
+    fake_broker_refuse(&fixture.fake, UINT32_MAX);
+    fake_broker_cut(&fixture.fake);
+    for (uint32_t index = 0; index < 1200; index++) {
+        char topic[16];
+        (void)snprintf(topic, sizeof topic, "topic-%u", index % 400);
+        client_fixture_publish(&fixture, topic, "k", "x");
+    }
+    client_fixture_deinit(&fixture);
+    assert_int_equal(fixture.box.count, 1200);
+    for (uint32_t index = 0; index < 1200; index++) {
+        assert_int_not_equal(fixture.box.codes[index], FLARE_OK);
+    }
+}
+
 /* ---- memory -----------------------------------------------------------------------------------
  */
 
@@ -761,6 +783,7 @@ int main(void)
         cmocka_unit_test(test_linger),
         cmocka_unit_test(test_keys_keep_order),
         cmocka_unit_test(test_many_topics),
+        cmocka_unit_test(test_many_topics_fail),
         cmocka_unit_test(test_room_in_a_callback),
         cmocka_unit_test(test_room_in_a_thread),
         cmocka_unit_test(test_resend),
