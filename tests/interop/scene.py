@@ -22,6 +22,7 @@ hexadecimal texts. Every answer has `code`: "ok", or the name of the problem, wi
     end         as -> end: waits until the stream has ended by itself
     close_stream as: ends the stream; what was taken must have had its verdict, what was not goes back
 """
+import ctypes
 import http.client
 import json
 import os
@@ -33,7 +34,13 @@ import tempfile
 import threading
 
 TIMEOUT = 60
-HERE = os.path.dirname(os.path.abspath(__file__))
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+def end_with_parent():
+    """Runs in a new process: it is killed when the test program ends before it, however that ends."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Broker:
@@ -52,7 +59,8 @@ class Broker:
                    "--http", "127.0.0.1:0", "--wire", "127.0.0.1:0"]
         for name, value in self.settings.items():
             command += ["--" + name.replace("_", "-"), str(value)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, env=self.environment)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, env=self.environment,
+                                        preexec_fn=end_with_parent)
         line = self.process.stdout.readline()
         if not line:
             raise AssertionError("flared did not start:\n" + self.log_text())
@@ -249,7 +257,8 @@ class Driver:
     """One client, in a process of its own. Each command is a method; `run` gives the answer, whatever it is."""
 
     def __init__(self, command):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        preexec_fn=end_with_parent)
 
     def run(self, do, **fields):
         self.process.stdin.write(json.dumps(dict(fields, do=do)) + "\n")
