@@ -209,6 +209,8 @@ static err_t load_meta(struct core *core, uint64_t *end, uint64_t *checkpoint)
     bool found = false;
     *end = msglog_position(1, 0, 0);
     *checkpoint = *end;
+    core->applied = 0;
+    core->now_ms = 0;
     TRY(store_get(core->txn, STORE_META, span_text(META_KEY), &value, &found));
     if (!found) {
         return NULL;
