@@ -307,7 +307,9 @@ err_t writer_apply(struct writer *writer, const struct command *command, struct 
         writer->direct = true;
         return NULL;
     }
-    codec_put(command, writer->record);
+    struct command stamped = *command;
+    stamped.now_ms = ops->now_ms(writer->machine); /* not less than that of one that is left out */
+    codec_put(&stamped, writer->record);
     if (writer->record->failed) {
         return ERR(MEMORY, "no memory for the journal");
     }

@@ -39,7 +39,7 @@ static void restart(struct volume *volume)
 {
     engine_restart(&volume->engine);
     trace_note(volume->model.trace, "restart");
-    volume->model.now_ms = volume->stored_ms;
+    volume->model.now_ms = volume->engine.stored_ms;
 }
 
 static void step(struct run *run, struct volume *volume)
@@ -47,7 +47,6 @@ static void step(struct run *run, struct volume *volume)
     struct workload *workload = run->workload;
     struct model *model = &volume->model;
     struct engine_batch *batch = &workload->batch;
-    bool stored = false;
     run->trace.volume = volume->number;
     if (random_chance(&workload->random, 1, RESTART_IN)) {
         restart(volume);
@@ -61,8 +60,8 @@ static void step(struct run *run, struct volume *volume)
         "something is due at %llu, and the machine does not want to be called before %llu",
         (unsigned long long)model->now_ms, (unsigned long long)engine_next_due_ms(&volume->engine));
     workload_draw(workload, volume);
-    if (!engine_run(&volume->engine, batch, &stored)) {
-        model->now_ms = volume->stored_ms;
+    if (!engine_run(&volume->engine, batch)) {
+        model->now_ms = volume->engine.stored_ms;
         workload_answer(workload, false);
         return;
     }
@@ -70,7 +69,6 @@ static void step(struct run *run, struct volume *volume)
         model_judge(model, &batch->commands[index], &batch->replies[index]);
     }
     model_judge_effects(model, &volume->engine.effects);
-    volume->stored_ms = stored ? model->now_ms : volume->stored_ms;
     workload_answer(workload, true);
     finish_doubt(workload, volume);
 }
@@ -97,10 +95,12 @@ static void print_run(const struct run *run)
     struct model_figures sum = {.published = 0};
     uint64_t losses = 0;
     uint64_t restarts = 0;
+    uint64_t replayed = 0;
     for (uint32_t index = 0; index < run->workload->swarm.volume_count; index++) {
         add_figures(&sum, &run->volumes[index].model.figures);
         losses += run->volumes[index].engine.losses;
         restarts += run->volumes[index].engine.restarts;
+        replayed += run->volumes[index].engine.replayed;
     }
     printf("{\"seed\":%llu,\"commands\":%llu,\"volumes\":%u,\"clients\":%u,",
            FIGURE(run->trace.seed), FIGURE(run->trace.commands), run->workload->swarm.volume_count,
@@ -111,8 +111,10 @@ static void print_run(const struct run *run)
     printf("\"expired_leases\":%llu,\"refused\":%llu,\"replayed\":%llu,\"redriven\":%llu,",
            FIGURE(sum.expired_leases), FIGURE(sum.refused), FIGURE(sum.replayed),
            FIGURE(sum.redriven));
-    printf("\"skipped\":%llu,\"rewound\":%llu,\"crashes\":%llu,\"restarts\":%llu,",
-           FIGURE(sum.skipped), FIGURE(sum.rewound), FIGURE(losses), FIGURE(restarts));
+    printf(
+        "\"skipped\":%llu,\"rewound\":%llu,\"crashes\":%llu,\"restarts\":%llu,\"applied_again\":%llu,",
+        FIGURE(sum.skipped), FIGURE(sum.rewound), FIGURE(losses), FIGURE(restarts),
+        FIGURE(replayed));
     printf("\"trace\":\"%016llx\"}\n", FIGURE(run->trace.hash));
 }
 
