@@ -510,3 +510,8 @@ uint64_t journal_size(const struct journal *journal)
 {
     return journal->size;
 }
+
+const char *journal_path(const struct journal *journal)
+{
+    return journal->path;
+}

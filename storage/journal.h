@@ -79,5 +79,6 @@ bool journal_pending(const struct journal *journal);
 uint64_t journal_count(const struct journal *journal);
 uint64_t journal_used(const struct journal *journal);
 uint64_t journal_size(const struct journal *journal);
+const char *journal_path(const struct journal *journal);
 
 #endif
