@@ -38,7 +38,7 @@ struct core_volume {
     struct clock clock;
     struct store *store;
     struct machine *machine;
-    char journal_path[PATH_SIZE + 16];
+    char journal_path[PATH_SIZE];
     struct journal *journal;
     struct writer writer;
     struct reply reply;
@@ -286,7 +286,6 @@ static err_t allocate(struct core_volume *volume)
 
 static err_t open_writer(struct core_volume *volume)
 {
-    (void)snprintf(volume->journal_path, sizeof volume->journal_path, "%s-journal", volume->path);
     const struct journal_options options = {.path = volume->journal_path, .size = JOURNAL_SIZE};
     if (!volume->settings->no_journal) {
         TRY(journal_create(&options));
@@ -308,6 +307,8 @@ static err_t open_volume(struct core_volume *volume, const struct bench_core_set
     buf_init(&volume->effects.woken, 1 << 24);
     reply_init(&volume->reply);
     (void)snprintf(volume->path, sizeof volume->path, "%s/volume-%u.mdb", directory, index);
+    (void)snprintf(volume->journal_path, sizeof volume->journal_path, "%s/volume-%u.journal",
+                   directory, index);
     const struct lmdb_options options = {.path = volume->path,
                                          .create = true,
                                          .role = "volume",
