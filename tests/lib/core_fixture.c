@@ -75,19 +75,18 @@ void core_fixture_init(struct core_fixture *fixture, enum core_fixture_body body
 void core_fixture_journal(struct core_fixture *fixture, const char *path)
 {
     const struct journal_options options = {.path = path, .size = JOURNAL_SIZE, .identity = 1};
-    struct journal *journal = NULL;
-    err_t err = journal_open(&options, &journal);
+    err_t err = journal_open(&options, &fixture->journal);
     if (err_code(err) == ERR_NOT_FOUND) {
         err_free(err);
         must(journal_create(&options));
-        err = journal_open(&options, &journal);
+        err = journal_open(&options, &fixture->journal);
     }
     must(err);
     if (fixture->writer == NULL) {
         fixture->writer = calloc(1, sizeof *fixture->writer);
         assert_non_null(fixture->writer);
     }
-    writer_init(fixture->writer, fixture->store, fixture->machine, journal,
+    writer_init(fixture->writer, fixture->store, fixture->machine, fixture->journal,
                 &(struct writer_options){.name = "test", .reserve = RESERVE});
     must(writer_open(fixture->writer));
 }
@@ -95,9 +94,8 @@ void core_fixture_journal(struct core_fixture *fixture, const char *path)
 /* What is not committed is left to the journal. */
 static void close_writer(struct core_fixture *fixture)
 {
-    struct journal *journal = fixture->writer->journal;
     writer_deinit(fixture->writer);
-    journal_close(journal);
+    journal_close(fixture->journal);
     fixture->in_batch = false;
 }
 
@@ -229,7 +227,7 @@ void core_fixture_restart(struct core_fixture *fixture)
     }
     char path[TMPDIR_PATH_SIZE] = "";
     if (fixture->writer != NULL) {
-        (void)snprintf(path, sizeof path, "%s", journal_path(fixture->writer->journal));
+        (void)snprintf(path, sizeof path, "%s", journal_path(fixture->journal));
         close_writer(fixture);
     }
     fixture->machine->ops->destroy(fixture->machine);

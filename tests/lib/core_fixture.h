@@ -17,10 +17,11 @@ enum { CORE_FIXTURE_START_MS = 1000000, CORE_FIXTURE_RESULTS_MAX = 8192 };
 struct core_fixture {
     struct store *store;
     struct machine *machine;
-    struct store_txn *txn; /* of the open batch; NULL: none */
-    struct writer *writer; /* NULL: every batch is committed to the store */
-    bool in_batch;         /* of the writer */
-    bool relaxed;          /* its batches are not flushed, unless they are committed */
+    struct store_txn *txn;   /* of the open batch; NULL: none */
+    struct writer *writer;   /* NULL: every batch is committed to the store */
+    struct journal *journal; /* the writer's */
+    bool in_batch;           /* of the writer */
+    bool relaxed;            /* its batches are not flushed, unless they are committed */
     struct core_options options;
     uint64_t now_ms;
     bool no_space;
