@@ -8,7 +8,7 @@
 enum {
     GROWS_MAX = 16,               /* doublings of the map for what is applied again */
     RECORD_SIZE_MAX = 256 * 1024, /* a larger batch is cheaper to commit than to write twice */
-    CHECKPOINT_SIZE_MAX = 4 * 1024 * 1024, /* bounds the pages of a transaction, and how long ... */
+    CHECKPOINT_SIZE_MAX = 2 * 1024 * 1024, /* bounds the pages of a transaction, and how long ... */
     CHECKPOINT_SIZE_MIN = 256 * 1024,
     CHECKPOINT_COMMANDS = 64 * 1024, /* ... its commit keeps others waiting */
     RESERVE_SHARE = 4, /* what is not committed must find room in the reserve on a full disk:
