@@ -16,6 +16,7 @@
 #include "broker/base/clock.h"
 #include "broker/base/mailbox.h"
 #include "broker/core/machine.h"
+#include "storage/journal.h"
 
 /* A command on its way to a volume and back. Owned by whoever has it: sender, mailbox, thread,
  * sender again. */
