@@ -111,10 +111,10 @@ static void print_run(const struct run *run)
     printf("\"expired_leases\":%llu,\"refused\":%llu,\"replayed\":%llu,\"redriven\":%llu,",
            FIGURE(sum.expired_leases), FIGURE(sum.refused), FIGURE(sum.replayed),
            FIGURE(sum.redriven));
-    printf(
-        "\"skipped\":%llu,\"rewound\":%llu,\"crashes\":%llu,\"restarts\":%llu,\"applied_again\":%llu,",
-        FIGURE(sum.skipped), FIGURE(sum.rewound), FIGURE(losses), FIGURE(restarts),
-        FIGURE(replayed));
+    printf("\"skipped\":%llu,\"rewound\":%llu,\"crashes\":%llu,\"restarts\":%llu,"
+           "\"applied_again\":%llu,",
+           FIGURE(sum.skipped), FIGURE(sum.rewound), FIGURE(losses), FIGURE(restarts),
+           FIGURE(replayed));
     printf("\"trace\":\"%016llx\"}\n", FIGURE(run->trace.hash));
 }
 
