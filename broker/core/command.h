@@ -265,8 +265,8 @@ struct reply {
     enum err_code code;
     char detail[160]; /* names the field to blame, or says why */
     uint64_t count;   /* REDRIVE, PURGE, SEEK: messages concerned; TICK: work done */
-    bool early; /* PULL: all it gives was published in earlier commits, so that it may be answered
-                 * before its own: a crash undoes the leases, and their receipts are refused */
+    bool early; /* it may be answered before its flush. PULL: the publishes of all it gives are on
+                 * disk; a crash undoes the leases, and their receipts are refused */
     uint64_t left; /* PULL: messages at least that another could be given now; 0: perhaps none */
     bool more; /* PEEK, REDRIVE: there may be more after `next`; TICK: work is left; PULL: it looked
                 * at as many messages as one pull may, and there are more */

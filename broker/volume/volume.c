@@ -48,6 +48,7 @@ struct volume {
     uint64_t relaxed_ms; /* likewise: when what was answered early is to be flushed; 0: nothing */
     bool full;
     bool failed;
+    bool unsaved; /* the start had no room to commit what the journal holds */
 
     pthread_mutex_t lock; /* of what follows */
     struct buf woken;
@@ -615,11 +616,24 @@ static void finish(struct volume *volume)
         checkpoint(volume);
         update_status(volume, 0);
     }
+    writer_drop(&volume->writer);
+}
+
+/* A transaction belongs to its thread: what the start could not commit is built anew in this one.
+ */
+static void take_over(struct volume *volume)
+{
+    err_t err = volume->unsaved ? writer_recover(&volume->writer) : NULL;
+    if (err != NULL) {
+        fail_volume(volume, err);
+        err_free(err);
+    }
 }
 
 static void *run(void *argument)
 {
     struct volume *volume = argument;
+    take_over(volume);
     for (;;) {
         take_calls(volume, volume->waiting_count > 0 ? 0 : time_to_wait(volume));
         size_t count = fill_batch(volume);
@@ -682,6 +696,8 @@ err_t volume_start(const struct volume_options *options, struct volume **out)
                 &(struct writer_options){.name = volume->name, .reserve = options->reserve});
     TRY_OUT(writer_open(&volume->writer));
     volume->now_ms = volume->machine->ops->now_ms(volume->machine);
+    volume->unsaved = writer_uncommitted(&volume->writer);
+    writer_drop(&volume->writer);
     update_status(volume, 0);
     if (pthread_create(&volume->thread, NULL, run, volume) != 0) {
         err = ERR(MEMORY, "no thread for %s", volume->name);
