@@ -181,6 +181,9 @@ static void topic_put(struct codec *codec, struct topic_put *put)
     if (codec->out == NULL) {
         decoded = array_of(codec, &codec->room->items, put->shard_count * sizeof *decoded);
         put->shards = decoded;
+        if (decoded == NULL) {
+            return;
+        }
     }
     for (uint32_t index = 0; index < put->shard_count && !codec->bad; index++) {
         struct shard_place place = {0};
@@ -234,6 +237,9 @@ static void publish(struct codec *codec, struct publish *publish)
         publish->messages = decoded;
         publish->results =
             array_of(codec, &codec->room->results, publish->count * sizeof *publish->results);
+        if (decoded == NULL) {
+            return;
+        }
     }
     for (uint32_t index = 0; index < publish->count && !codec->bad; index++) {
         struct message_in item = {0};
@@ -285,6 +291,9 @@ static void settle(struct codec *codec, struct settle *settle)
         settle->receipts = decoded;
         settle->results =
             array_of(codec, &codec->room->results, settle->count * sizeof *settle->results);
+        if (decoded == NULL) {
+            return;
+        }
     }
     for (uint32_t index = 0; index < settle->count && !codec->bad; index++) {
         struct receipt item = {0};

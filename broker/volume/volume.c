@@ -47,10 +47,11 @@ struct volume {
     uint64_t checkpoint_ms;  /* likewise: when what is applied is to be committed; 0: nothing is */
     uint64_t checkpoint_retry_ms; /* likewise: not before, as there was no room */
     uint64_t served_ms;           /* likewise: the last batch with a command in it */
-    uint64_t relaxed_ms; /* likewise: when what was answered early is to be flushed; 0: nothing */
+    uint64_t relaxed_ms;  /* likewise: when what was answered early is to be flushed; 0: nothing */
     uint64_t settle_seen; /* settle_asked when the thread last found nothing to do */
     bool full;
     bool failed;
+    bool unsaved; /* the start had no room to commit what the journal holds */
 
     _Atomic uint64_t settle_asked; /* calls of volume_settle */
 
@@ -660,12 +661,25 @@ static void finish(struct volume *volume)
         checkpoint(volume);
         update_status(volume, 0);
     }
+    writer_drop(&volume->writer);
+}
+
+/* A transaction belongs to its thread: what the start could not commit is built anew in this one.
+ */
+static void take_over(struct volume *volume)
+{
+    err_t err = volume->unsaved ? writer_recover(&volume->writer) : NULL;
+    if (err != NULL) {
+        fail_volume(volume, err);
+        err_free(err);
+    }
 }
 
 static void *run(void *argument)
 {
     struct volume *volume = argument;
     log_bind(volume->log);
+    take_over(volume);
     for (;;) {
         uint64_t asked = atomic_load(&volume->settle_asked);
         bool look = volume->waiting_count > 0 || asked != volume->settle_seen;
@@ -734,6 +748,8 @@ err_t volume_start(const struct volume_options *options, struct volume **out)
                 &(struct writer_options){.name = volume->name, .reserve = options->reserve});
     TRY_OUT(writer_open(&volume->writer));
     volume->now_ms = volume->machine->ops->now_ms(volume->machine);
+    volume->unsaved = writer_uncommitted(&volume->writer);
+    writer_drop(&volume->writer);
     update_status(volume, 0);
     if (pthread_create(&volume->thread, NULL, run, volume) != 0) {
         err = ERR(MEMORY, "no thread for %s", volume->name);

@@ -418,11 +418,11 @@ static void check_power_failures(void)
     random_init(&script.random, seed);
     record(&script);
     replay(&script.random, states_min, script.fixture.now_ms, &figures);
-    printf(
-        "{\"test\":\"replay_core\",\"journal\":%s,\"seed\":%lu,\"commits\":%d,\"published\":%u,\"events\":%zu,"
-        "\"states\":%lu,\"lossy\":%lu,\"in_flight\":%lu}\n",
-        journaled ? "true" : "false", seed, COMMITS, script.published, iotrap_count(),
-        figures.states, figures.lossy, figures.in_flight);
+    printf("{\"test\":\"replay_core\",\"journal\":%s,\"seed\":%lu,\"commits\":%d,\"published\":%u,"
+           "\"events\":%zu,"
+           "\"states\":%lu,\"lossy\":%lu,\"in_flight\":%lu}\n",
+           journaled ? "true" : "false", seed, COMMITS, script.published, iotrap_count(),
+           figures.states, figures.lossy, figures.in_flight);
     assert_true(figures.states >= states_min);
     assert_true(figures.lossy > figures.states / 2);
     assert_true(figures.in_flight > 0);

@@ -102,6 +102,7 @@ static void check_appending(struct journal *journal, uint64_t count)
 
 static void fuzz_file(struct span input)
 {
+    static const char magic[8] = {'f', 'l', 'a', 'r', 'e', 'j', 'n', 'l'};
     static uint8_t bytes[JOURNAL_SIZE_MIN];
     char path[64];
     struct journal *journal = NULL;
@@ -110,7 +111,7 @@ static void fuzz_file(struct span input)
     size_t room = sizeof bytes - JOURNAL_BLOCK_SIZE;
     memcpy(bytes + JOURNAL_BLOCK_SIZE, input.data, size < room ? size : room);
     mend(bytes, sizeof bytes);
-    memcpy(bytes, "flarejnl", 8);
+    memcpy(bytes, magic, sizeof magic);
     bytes_put_le32(bytes + 8, 1);
     bytes_put_le32(bytes + 12, NUMBER);
     bytes_put_le64(bytes + 16, IDENTITY);

@@ -46,7 +46,8 @@ struct engine_batch {
     enum accident accident;
     uint32_t accident_at;        /* POWER: commands applied before it; CALL: calls */
     enum err_code accident_code; /* COMMIT */
-    bool answered;               /* out: it came so far that early replies were sent */
+    bool answered;               /* out: it came so far that early replies to pulls were sent */
+    bool appended;               /* out: and those to publishes, as it was written to the journal */
 };
 
 void engine_open(struct engine *engine, struct trace *trace, const struct core_options *options);

@@ -333,6 +333,39 @@ static void test_pull_of_relaxed(void **state)
     stop();
 }
 
+static void fail_commits(enum err_code code)
+{
+    fixture.store->ops = fixture.inner_ops; /* the store insists on its own */
+    memory_store_fail_commits(fixture.store, code);
+    fixture.store->ops = &fixture.store_ops;
+}
+
+/* On a disk without room what a stop cannot commit stays in the journal, and the next start, which
+ * cannot either, serves it; with room again it is committed. */
+static void test_no_room_at_stop_and_start(void **state)
+{
+    (void)state;
+    start(NEVER_MS, NEVER_MS);
+    configure();
+    for (int count = 0; count < 3; count++) {
+        assert_int_equal(publish(), ERR_NONE);
+    }
+    fail_commits(ERR_NO_SPACE);
+    stop();
+    for (int round = 0; round < 2; round++) {
+        start(NEVER_MS, NEVER_MS);
+        assert_int_equal(pull(1), 1);
+        stop();
+    }
+    fail_commits(ERR_NONE);
+    start(NEVER_MS, NEVER_MS);
+    assert_int_equal(pull(3), 1);
+    stop();
+    start(NEVER_MS, NEVER_MS);
+    assert_int_equal(pull(1), 0);
+    stop();
+}
+
 /* When the journal cannot be flushed the outcome is not known; the volume has failed from then on,
  * and what was confirmed is there after a start. */
 static void test_failed_flush(void **state)
@@ -361,6 +394,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_idle_commit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_relaxed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pull_of_relaxed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_room_at_stop_and_start, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failed_flush, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
