@@ -56,12 +56,25 @@ static const uint8_t *take(struct codec *codec, size_t size)
     return at;
 }
 
+/* Most of what is put are numbers: where there is room one is written whole, and counted by its
+ * size. */
+static void put_number(struct buf *out, uint64_t value, size_t size)
+{
+    uint8_t bytes[8];
+    if (!out->failed && out->capacity - out->size >= sizeof bytes) {
+        bytes_put_le64(out->data + out->size, value);
+        out->size += size;
+        return;
+    }
+    bytes_put_le64(bytes, value);
+    buf_append(out, bytes, size);
+}
+
 static void number(struct codec *codec, uint64_t *value, size_t size)
 {
     uint8_t bytes[8] = {0};
     if (codec->out != NULL) {
-        bytes_put_le64(bytes, *value);
-        buf_append(codec->out, bytes, size);
+        put_number(codec->out, *value, size);
         return;
     }
     const uint8_t *at = take(codec, size);
