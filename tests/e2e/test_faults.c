@@ -383,32 +383,33 @@ static void test_failing_write(void **state)
     check_failing(false, "volume-0.");
 }
 
-/* A flush that fails takes the relaxed publishes that were answered before it, and the volume stops
- * as for any other; after a restart there is what came before. */
+/* The flush that follows relaxed publishes fails: the volume stops as for any other. Of what was
+ * answered before, a start finds the first part, and all of what came before it. */
 static void test_failing_flush_relaxed(void **state)
 {
     (void)state;
     static const char *const one_volume[] = {"--volumes", "1", "--disk-reserve", "1m", NULL};
     struct scene scene;
     char text[16];
-    begin_with_faults(&scene, "volume-0.mdb", one_volume);
+    int status;
+    int64_t answered = 0;
+    begin_with_faults(&scene, "volume-0.journal", one_volume);
     for (unsigned i = 0; i < 10; i++) {
         assert_int_equal(try_publish(&scene, NULL, 100), 201);
     }
     scene_expect(&scene.client, 200, "PUT", SCENE_TOPIC, "{\"durability\":\"relaxed\"}");
     set(&control->flush_error, EIO);
-    int status = try_publish(&scene, NULL, 100);
-    if (status != 503) { /* background work had nothing to flush just now */
-        assert_int_equal(status, 201);
+    while ((status = try_publish(&scene, NULL, 100)) == 201) {
         assert_string_equal(scene_text(&scene.client, "durability", text, sizeof text), "relaxed");
+        answered++;
     }
-    assert_int_equal(try_publish(&scene, NULL, 100), 503);
+    assert_int_equal(status, 503);
     set(&control->flush_error, 0);
     assert_int_equal(broker_terminate(&scene.broker, NULL), 0);
     http_client_deinit(&scene.client);
     broker_stop(&scene.broker);
     scene_start(&scene, one_volume);
-    assert_int_equal(total(&scene), 10);
+    assert_in_range(total(&scene), 10, 10 + answered);
     assert_int_equal(try_publish(&scene, NULL, 100), 201);
     end_with_faults(&scene);
 }
