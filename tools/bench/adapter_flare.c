@@ -1,6 +1,7 @@
 /* Flare over its wire protocol, driven as the others are: in the driver's loop, without a thread of
- * its own. What has been published since the last advance leaves as one batch; a consumer is a
- * credit stream of two batches, whose acks leave together with new credit. */
+ * its own. What has been published since the last advance leaves as one batch under a key of its
+ * own, which is what libflare does and keeps it on one shard, so that one volume flushes it; a
+ * consumer is a credit stream of two batches, whose acks leave together with new credit. */
 #include <assert.h>
 #include <poll.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "broker/base/random.h"
 #include "broker/wire/message.h"
 #include "tools/bench/stream.h"
 
@@ -42,6 +44,8 @@ struct flare {
     uint32_t *slot_next;
     struct flare_request *requests; /* of a publisher; the id is the index and one */
     uint32_t request_next;
+    uint64_t key_seed;
+    uint64_t key_number;
     uint64_t ack_id;
     bool streams; /* the consumer has opened its stream */
 };
@@ -122,6 +126,7 @@ static err_t flare_open(const struct link_options *options, void **out)
     link->options = *options;
     link->stream.fd = -1;
     link->ack_id = ACK_ID_FIRST;
+    link->key_seed = random_seed();
     *out = link;
     buf_init(&link->records, RECORDS_MAX);
     link->slot_next = calloc(options->window + 1, sizeof *link->slot_next);
@@ -151,9 +156,11 @@ static void send_batch(struct flare *link)
     while (link->requests[link->request_next].count > 0) {
         link->request_next = (link->request_next + 1) % link->options.window;
     }
+    const uint64_t key[] = {link->key_seed, ++link->key_number};
     const struct wire_publish publish = {
         .id = (uint64_t)link->request_next + 1,
         .topic = span_text(topic),
+        .batch_key = span_of(key, sizeof key),
         .messages = {.count = link->record_count, .items = buf_span(&link->records)},
     };
     wire_encode(&link->stream.out, WIRE_publish, &publish);
