@@ -270,12 +270,15 @@ static void test_the_way_is_found(void **state)
     assert_null(strstr(outcome.err, "/v1/status"));
     assert_non_null(strstr(outcome.err, " > publish #2 "));
     cli_outcome_deinit(&outcome);
+    outcome = run(&scene, WORDS("pub", "t", "zero", "--trace", "--wire", "off"), NULL);
+    assert_non_null(strstr(outcome.err, " > POST /v1/topics/t/messages HTTP/1.1\n"));
+    cli_outcome_deinit(&outcome);
     scene_restart(&scene, false, WORDS("--wire", "off"));
     outcome = run(&scene, WORDS("pub", "t", "two", "--trace"), NULL);
     assert_non_null(strstr(outcome.err, " > POST /v1/topics/t/messages HTTP/1.1\n"));
     cli_outcome_deinit(&outcome);
     expect_out(&scene, WORDS("pull", "t", "s", "--ack", "--body", "-n", "5", "--max-bytes", "1K"),
-               "one\ntwo\n");
+               "one\nzero\ntwo\n");
     scene_deinit(&scene);
 }
 
