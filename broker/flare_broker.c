@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -286,6 +287,58 @@ const char *flare_broker_wire_address(const struct flare_broker *broker)
     return address[0] == '\0' ? NULL : address;
 }
 
+/* ---- clients in the process ------------------------------------------------------------------ */
+
+struct adopt_work {
+    struct caller_work work;
+    struct flare_broker *broker;
+    int fd;
+    bool adopted;
+};
+
+static void adopt_run(struct caller_work *work)
+{
+    struct adopt_work *adopt = container_of(work, struct adopt_work, work);
+    err_t err = node_adopt(adopt->broker->node, adopt->fd);
+    adopt->adopted = err == NULL;
+    if (err != NULL) {
+        LOG_WARN("client not connected", LOG_ERR(err));
+        err_free(err);
+    }
+    caller_done(&adopt->broker->caller, work);
+}
+
+/* For a client, on its thread: a connection to the broker, or -1. */
+static int dial(void *user)
+{
+    struct flare_broker *broker = user;
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+        return -1;
+    }
+    struct adopt_work adopt = {.work.run = adopt_run, .broker = broker, .fd = ends[0]};
+    caller_run(&broker->caller, &adopt.work);
+    if (!adopt.adopted) {
+        close(ends[0]);
+        close(ends[1]);
+        return -1;
+    }
+    return ends[1];
+}
+
+enum flare_code flare_broker_connect(struct flare_broker *broker,
+                                     const struct flare_options *options, struct flare_client **out,
+                                     struct flare_error *error)
+{
+    struct flare_options own = {.url = NULL};
+    if (options != NULL) {
+        own = *options;
+    }
+    own.dial = dial;
+    own.dial_user = broker;
+    return flare_connect(&own, out, error);
+}
+
 /* ---- time ----------------------------------------------------------------------------------- */
 
 uint64_t flare_broker_now_ms(const struct flare_broker *broker)
@@ -327,10 +380,9 @@ enum flare_code flare_broker_advance(struct flare_broker *broker, uint64_t ms,
     return FLARE_OK;
 }
 
-/* Before the loop waits: tells who waits for waiting pulls. */
-static void broker_on_look(uv_prepare_t *handle)
+/* Tells who waits for waiting pulls. */
+static void note_waiting(struct flare_broker *broker)
 {
-    struct flare_broker *broker = container_of(handle, struct flare_broker, look);
     uint32_t waiting = router_waiting(node_router(broker->node));
     if (waiting == broker->waiting) { /* only this thread writes it */
         return;
@@ -341,9 +393,30 @@ static void broker_on_look(uv_prepare_t *handle)
     pthread_mutex_unlock(&broker->lock);
 }
 
+/* Before the loop waits. */
+static void broker_on_look(uv_prepare_t *handle)
+{
+    note_waiting(container_of(handle, struct flare_broker, look));
+}
+
+struct look_work {
+    struct caller_work work;
+    struct flare_broker *broker;
+};
+
+static void look_run(struct caller_work *work)
+{
+    struct flare_broker *broker = container_of(work, struct look_work, work)->broker;
+    note_waiting(broker);
+    caller_done(&broker->caller, work);
+}
+
 enum flare_code flare_broker_await_pulls(struct flare_broker *broker, uint32_t count,
                                          uint32_t timeout_ms, struct flare_error *error)
 {
+    /* One that has just been answered must not be taken for one that waits. */
+    struct look_work look = {.work.run = look_run, .broker = broker};
+    caller_run(&broker->caller, &look.work);
     struct timespec deadline;
     int rc = clock_gettime(CLOCK_MONOTONIC, &deadline);
     assert(rc == 0);

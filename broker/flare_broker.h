@@ -5,8 +5,10 @@
  *   struct flare_error error;
  *   if (flare_broker_open(NULL, &broker, &error) != FLARE_OK) { ... error.message ... }
  *   flare_broker_topic_put(broker, "orders", NULL, &error);
- *   flare_broker_subscription_put(broker, "orders", "mail", NULL, &error);
- *   ...
+ *   flare_broker_subscription_put(broker, &(struct flare_source){"orders", "mail"}, NULL, &error);
+ *   flare_broker_connect(broker, NULL, &client, &error);
+ *   ... flare_publish(client, ...), flare_pull(client, ...) as with any broker ...
+ *   flare_close(client);
  *   flare_broker_close(broker);
  *
  * It is the broker that `flared` runs: on a data directory whose files either can open (one at a
@@ -78,6 +80,16 @@ FLARE_API void flare_broker_close(struct flare_broker *broker);
 FLARE_API const char *flare_broker_http_address(const struct flare_broker *broker);
 FLARE_API const char *flare_broker_wire_address(const struct flare_broker *broker);
 
+/* Connects a client within the process, as flare_connect does, to be closed with flare_close before
+ * the broker: requests are those of the wire protocol, carried by a local socket pair, whether the
+ * broker listens or not. `options` may be NULL; their url, dial and dial_user are not used. The
+ * client's own times (timeouts, pauses, lingering, extending) are real ones also where the broker's
+ * clock is simulated. */
+FLARE_API enum flare_code flare_broker_connect(struct flare_broker *broker,
+                                               const struct flare_options *options,
+                                               struct flare_client **out,
+                                               struct flare_error *error);
+
 /* ---- time ----------------------------------------------------------------------------------- */
 
 /* The time by the broker's clock. */
@@ -113,12 +125,11 @@ FLARE_API enum flare_code flare_broker_topic_delete(struct flare_broker *broker,
 /* The same for a subscription; FLARE_ERR_NOT_FOUND: there is no such topic. One that is paused
  * stays so. */
 FLARE_API enum flare_code flare_broker_subscription_put(struct flare_broker *broker,
-                                                        const char *topic, const char *subscription,
+                                                        const struct flare_source *source,
                                                         const struct flare_subscription *settings,
                                                         struct flare_error *error);
 FLARE_API enum flare_code flare_broker_subscription_delete(struct flare_broker *broker,
-                                                           const char *topic,
-                                                           const char *subscription,
+                                                           const struct flare_source *source,
                                                            struct flare_error *error);
 
 /* ---- looking without touching --------------------------------------------------------------- */
@@ -133,17 +144,18 @@ struct flare_depths {
 };
 
 /* FLARE_ERR_NOT_FOUND: there is no such topic or subscription. */
-FLARE_API enum flare_code flare_broker_depths(struct flare_broker *broker, const char *topic,
-                                              const char *subscription, struct flare_depths *out,
-                                              struct flare_error *error);
+FLARE_API enum flare_code flare_broker_depths(struct flare_broker *broker,
+                                              const struct flare_source *source,
+                                              struct flare_depths *out, struct flare_error *error);
+
+typedef void (*flare_visit_depths)(void *user, const struct flare_source *source,
+                                   const struct flare_depths *depths);
 
 /* Calls `visit` for each subscription, in order of topic and name, on the broker's thread, before
- * it returns; the texts are valid during the callback. */
-FLARE_API enum flare_code flare_broker_each_subscription(
-    struct flare_broker *broker,
-    void (*visit)(void *user, const char *topic, const char *subscription,
-                  const struct flare_depths *depths),
-    void *user, struct flare_error *error);
+ * it returns; what it is given is valid during the callback. */
+FLARE_API enum flare_code flare_broker_each_subscription(struct flare_broker *broker,
+                                                         flare_visit_depths visit, void *user,
+                                                         struct flare_error *error);
 
 enum flare_message_state {
     FLARE_MESSAGE_ENQUEUED = 1,
@@ -173,8 +185,7 @@ struct flare_listed {
 };
 
 struct flare_list_options {
-    const char *topic;
-    const char *subscription;
+    struct flare_source source;
     enum flare_message_state state;
     uint32_t max; /* messages at most; 0: 1000 */
     /* Called for each message, in order of shard and sequence, on the broker's thread, before

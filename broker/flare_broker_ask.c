@@ -232,28 +232,29 @@ enum flare_code flare_broker_topic_delete(struct flare_broker *broker, const cha
     return configure(broker, &change, error);
 }
 
-enum flare_code flare_broker_subscription_put(struct flare_broker *broker, const char *topic,
-                                              const char *subscription,
+enum flare_code flare_broker_subscription_put(struct flare_broker *broker,
+                                              const struct flare_source *source,
                                               const struct flare_subscription *settings,
                                               struct flare_error *error)
 {
     static const struct flare_subscription defaults;
-    struct catalog_change change = {
-        .op = CATALOG_SUB_PUT, .topic = span_text(topic), .sub = span_text(subscription)};
-    err_t err = check_name("subscription", subscription);
+    struct catalog_change change = {.op = CATALOG_SUB_PUT,
+                                    .topic = span_text(source->topic),
+                                    .sub = span_text(source->subscription)};
+    err_t err = check_name("subscription", source->subscription);
     if (err == NULL) {
         err = read_subscription(settings == NULL ? &defaults : settings, &change);
     }
     return err == NULL ? configure(broker, &change, error) : embedded_result(error, err);
 }
 
-enum flare_code flare_broker_subscription_delete(struct flare_broker *broker, const char *topic,
-                                                 const char *subscription,
+enum flare_code flare_broker_subscription_delete(struct flare_broker *broker,
+                                                 const struct flare_source *source,
                                                  struct flare_error *error)
 {
     const struct catalog_change change = {.op = CATALOG_SUB_STATE,
-                                          .topic = span_text(topic),
-                                          .sub = span_text(subscription),
+                                          .topic = span_text(source->topic),
+                                          .sub = span_text(source->subscription),
                                           .to = CATALOG_DELETING};
     return configure(broker, &change, error);
 }
@@ -265,8 +266,7 @@ struct survey {
     struct router_stats router;
     struct span sub;
     struct flare_depths depths;
-    void (*visit)(void *user, const char *topic, const char *subscription,
-                  const struct flare_depths *depths);
+    flare_visit_depths visit;
     void *user;
 };
 
@@ -303,12 +303,12 @@ static void depths_run(struct caller_work *work)
     router_start_stats(ask_router(ask), &survey->router);
 }
 
-enum flare_code flare_broker_depths(struct flare_broker *broker, const char *topic,
-                                    const char *subscription, struct flare_depths *out,
-                                    struct flare_error *error)
+enum flare_code flare_broker_depths(struct flare_broker *broker, const struct flare_source *source,
+                                    struct flare_depths *out, struct flare_error *error)
 {
-    struct survey survey = {.router.topic = span_text(topic), .sub = span_text(subscription)};
-    err_t err = check_name("topic", topic); /* an empty one would mean all */
+    struct survey survey = {.router.topic = span_text(source->topic),
+                            .sub = span_text(source->subscription)};
+    err_t err = check_name("topic", source->topic); /* an empty one would mean all */
     if (err != NULL) {
         return embedded_result(error, err);
     }
@@ -362,7 +362,8 @@ static void visit_sub(void *user, size_t index, const struct catalog_sub *sub)
     const struct survey *survey = surveyed->survey;
     const struct flare_depths depths =
         depths_of(api_figures_find(surveyed->figures, surveyed->count, sub->id));
-    survey->visit(survey->user, sub->topic->name, sub->name, &depths);
+    const struct flare_source source = {.topic = sub->topic->name, .subscription = sub->name};
+    survey->visit(survey->user, &source, &depths);
 }
 
 static void survey_on_done(struct router_operation *operation)
@@ -393,10 +394,8 @@ static void survey_run(struct caller_work *work)
 }
 
 enum flare_code flare_broker_each_subscription(struct flare_broker *broker,
-                                               void (*visit)(void *user, const char *topic,
-                                                             const char *subscription,
-                                                             const struct flare_depths *depths),
-                                               void *user, struct flare_error *error)
+                                               flare_visit_depths visit, void *user,
+                                               struct flare_error *error)
 {
     struct survey survey = {.visit = visit, .user = user};
     return ask_run(&survey.ask, broker, survey_run, error);
@@ -490,8 +489,8 @@ enum flare_code flare_broker_list(struct flare_broker *broker,
     }
     struct list_work list = {.options = options};
     list.left = options->max == 0 ? LIST_MAX : options->max;
-    list.router.topic = span_text(options->topic);
-    list.router.sub = span_text(options->subscription);
+    list.router.topic = span_text(options->source.topic);
+    list.router.sub = span_text(options->source.subscription);
     list.router.state = states[options->state].state;
     list.router.max = list.left;
     list.router.size_max = LIST_SIZE_MAX;

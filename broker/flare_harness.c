@@ -11,6 +11,7 @@ enum { LOG_SIZE = FLARE_HARNESS_LOG_SIZE, SHOWN_MAX = 20, BODY_SHOWN = 60 };
 
 struct flare_harness {
     struct flare_broker *broker;
+    struct flare_client *client; /* NULL: nobody has asked for it */
     bool passed;
     bool failed;
     bool live;            /* the log goes to standard error at once */
@@ -60,6 +61,19 @@ static struct flare_harness *create_harness(void)
     return harness;
 }
 
+__attribute__((format(printf, 2, 3))) static int fail(struct flare_harness *harness,
+                                                      const char *format, ...)
+{
+    va_list arguments;
+    harness->failed = true;
+    fputs("flare harness: ", stderr);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    return 0;
+}
+
 enum flare_code flare_harness_open(const struct flare_broker_options *options,
                                    struct flare_harness **out, struct flare_error *error)
 {
@@ -90,6 +104,16 @@ struct flare_broker *flare_harness_broker(struct flare_harness *harness)
     return harness->broker;
 }
 
+struct flare_client *flare_harness_client(struct flare_harness *harness)
+{
+    struct flare_error error;
+    if (harness->client == NULL &&
+        flare_broker_connect(harness->broker, NULL, &harness->client, &error) != FLARE_OK) {
+        (void)fail(harness, "no client: %s", error.message);
+    }
+    return harness->client;
+}
+
 void flare_harness_pass(struct flare_harness *harness)
 {
     harness->passed = true;
@@ -103,6 +127,7 @@ void flare_harness_close(struct flare_harness *harness)
     if (!harness->passed || harness->failed) {
         flare_harness_print(harness);
     }
+    flare_close(harness->client);
     flare_broker_close(harness->broker);
     free_harness(harness);
 }
@@ -146,13 +171,14 @@ char *flare_harness_log(struct flare_harness *harness)
     return text;
 }
 
-static void print_depths(void *user, const char *topic, const char *subscription,
+static void print_depths(void *user, const struct flare_source *source,
                          const struct flare_depths *depths)
 {
     (void)user;
-    fprintf(stderr, "  %s/%s: enqueued=%llu leased=%llu scheduled=%llu dead=%llu\n", topic,
-            subscription, (unsigned long long)depths->enqueued, (unsigned long long)depths->leased,
-            (unsigned long long)depths->scheduled, (unsigned long long)depths->dead);
+    fprintf(stderr, "  %s/%s: enqueued=%llu leased=%llu scheduled=%llu dead=%llu\n", source->topic,
+            source->subscription, (unsigned long long)depths->enqueued,
+            (unsigned long long)depths->leased, (unsigned long long)depths->scheduled,
+            (unsigned long long)depths->dead);
 }
 
 void flare_harness_print(struct flare_harness *harness)
@@ -169,26 +195,14 @@ void flare_harness_print(struct flare_harness *harness)
 
 /* ---- expectations --------------------------------------------------------------------------- */
 
-__attribute__((format(printf, 2, 3))) static int fail(struct flare_harness *harness,
-                                                      const char *format, ...)
-{
-    va_list arguments;
-    harness->failed = true;
-    fputs("flare harness: ", stderr);
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fputc('\n', stderr);
-    return 0;
-}
-
-int flare_harness_expect_depths(struct flare_harness *harness, const char *topic,
-                                const char *subscription, const struct flare_depths *expected)
+int flare_harness_expect_depths(struct flare_harness *harness, const struct flare_source *source,
+                                const struct flare_depths *expected)
 {
     struct flare_error error;
     struct flare_depths is;
-    if (flare_broker_depths(harness->broker, topic, subscription, &is, &error) != FLARE_OK) {
-        return fail(harness, "%s/%s: no depths: %s", topic, subscription, error.message);
+    if (flare_broker_depths(harness->broker, source, &is, &error) != FLARE_OK) {
+        return fail(harness, "%s/%s: no depths: %s", source->topic, source->subscription,
+                    error.message);
     }
     if (is.enqueued == expected->enqueued && is.leased == expected->leased &&
         is.scheduled == expected->scheduled && is.dead == expected->dead) {
@@ -197,7 +211,7 @@ int flare_harness_expect_depths(struct flare_harness *harness, const char *topic
     return fail(harness,
                 "%s/%s: expected enqueued=%llu leased=%llu scheduled=%llu dead=%llu, "
                 "but is enqueued=%llu leased=%llu scheduled=%llu dead=%llu",
-                topic, subscription, (unsigned long long)expected->enqueued,
+                source->topic, source->subscription, (unsigned long long)expected->enqueued,
                 (unsigned long long)expected->leased, (unsigned long long)expected->scheduled,
                 (unsigned long long)expected->dead, (unsigned long long)is.enqueued,
                 (unsigned long long)is.leased, (unsigned long long)is.scheduled,
@@ -231,9 +245,8 @@ static void cross_off(void *user, const struct flare_listed *message)
     }
 }
 
-int flare_harness_expect_bodies(struct flare_harness *harness, const char *topic,
-                                const char *subscription, enum flare_message_state state,
-                                const char *const *bodies)
+int flare_harness_expect_bodies(struct flare_harness *harness, const struct flare_source *source,
+                                enum flare_message_state state, const char *const *bodies)
 {
     struct flare_error error = {.code = FLARE_OK};
     struct crossing crossing = {.bodies = bodies};
@@ -242,10 +255,9 @@ int flare_harness_expect_bodies(struct flare_harness *harness, const char *topic
     }
     crossing.found = calloc(crossing.count + 1, sizeof *crossing.found);
     if (crossing.found == NULL) {
-        return fail(harness, "%s/%s: no memory", topic, subscription);
+        return fail(harness, "%s/%s: no memory", source->topic, source->subscription);
     }
-    const struct flare_list_options list = {.topic = topic,
-                                            .subscription = subscription,
+    const struct flare_list_options list = {.source = *source,
                                             .state = state,
                                             .max = UINT32_MAX,
                                             .visit = cross_off,
@@ -260,13 +272,14 @@ int flare_harness_expect_bodies(struct flare_harness *harness, const char *topic
     }
     free(crossing.found);
     if (!listed) {
-        return fail(harness, "%s/%s: no list: %s", topic, subscription, error.message);
+        return fail(harness, "%s/%s: no list: %s", source->topic, source->subscription,
+                    error.message);
     }
     return missing_count == 0 && crossing.surplus_count == 0
                ? 1
                : fail(harness, "%s/%s: of the %s messages %zu are missing and %zu not expected",
-                      topic, subscription, flare_message_state_name(state), missing_count,
-                      crossing.surplus_count);
+                      source->topic, source->subscription, flare_message_state_name(state),
+                      missing_count, crossing.surplus_count);
 }
 
 int flare_harness_expect_log(struct flare_harness *harness, const char *text)

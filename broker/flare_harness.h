@@ -13,9 +13,10 @@
  *   static void test_redelivery(void **state)
  *   {
  *       struct flare_broker *broker = flare_harness_broker(*state);
- *       ... code that pulls a message and then crashes ...
+ *       flare_publish(flare_harness_client(*state), "orders", &message, NULL, NULL);
+ *       ... code that pulls the message and then crashes ...
  *       flare_broker_advance(broker, 30000, NULL);          // the lease expires now
- *       assert_true(flare_harness_expect_depths(*state, "orders", "mail",
+ *       assert_true(flare_harness_expect_depths(*state, &mail_source,
  *                                               &(struct flare_depths){.scheduled = 1}));
  *       flare_harness_pass(*state);
  *   }
@@ -56,12 +57,17 @@ FLARE_API enum flare_code flare_harness_open(const struct flare_broker_options *
 /* The broker; it is closed by flare_harness_close and by nothing else. */
 FLARE_API struct flare_broker *flare_harness_broker(struct flare_harness *harness);
 
+/* A client of the broker, connected at the first call and closed by flare_harness_close and by
+ * nothing else; NULL when it cannot be connected, which is printed. Not from two threads at a time.
+ */
+FLARE_API struct flare_client *flare_harness_client(struct flare_harness *harness);
+
 /* The test has passed: flare_harness_close will be silent. Its last line; a framework that leaves a
  * failed test early never comes here. */
 FLARE_API void flare_harness_pass(struct flare_harness *harness);
 
-/* Closes the broker. Unless flare_harness_pass has been called and no expectation has failed,
- * prints what flare_harness_print does first. NULL does nothing. */
+/* Closes client and broker. Unless flare_harness_pass has been called and no expectation has
+ * failed, prints what flare_harness_print does first. NULL does nothing. */
 FLARE_API void flare_harness_close(struct flare_harness *harness);
 
 /* Prints the depths of every subscription and the log so far. */
@@ -77,13 +83,14 @@ FLARE_API char *flare_harness_log(struct flare_harness *harness);
  * failed whatever else is called, and it gives 0: for assert_true() and its like. */
 
 /* The subscription has exactly so many messages in each state. */
-FLARE_API int flare_harness_expect_depths(struct flare_harness *harness, const char *topic,
-                                          const char *subscription,
+FLARE_API int flare_harness_expect_depths(struct flare_harness *harness,
+                                          const struct flare_source *source,
                                           const struct flare_depths *expected);
 
 /* Exactly these bodies (terminated texts, NULL ends them, in any order) are in one state. */
-FLARE_API int flare_harness_expect_bodies(struct flare_harness *harness, const char *topic,
-                                          const char *subscription, enum flare_message_state state,
+FLARE_API int flare_harness_expect_bodies(struct flare_harness *harness,
+                                          const struct flare_source *source,
+                                          enum flare_message_state state,
                                           const char *const *bodies);
 
 /* The log holds `text`: one line says so. */

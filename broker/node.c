@@ -465,6 +465,11 @@ struct router *node_router(struct node *node)
     return node->router;
 }
 
+err_t node_adopt(struct node *node, int fd)
+{
+    return session_server_adopt(node->sessions, fd);
+}
+
 /* How long until the router or a volume has something due; every volume has done what it can. */
 static uint64_t settle_once(struct node *node)
 {

@@ -25,6 +25,10 @@ const char *node_data(const struct node *node);
 /* For what asks the broker on its loop without a socket. */
 struct router *node_router(struct node *node);
 
+/* On the loop's thread: serves the wire protocol on a connected stream socket, which it takes on
+ * success. */
+err_t node_adopt(struct node *node, int fd) MUST_CHECK;
+
 /* On the loop's thread: waits until all that has begun and all that has come due by the clock is
  * done, waiting pulls aside, and gives in how many milliseconds something more comes due
  * (UINT64_MAX: nothing does). What a client has sent and the loop has not yet read has not begun.

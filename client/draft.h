@@ -25,7 +25,7 @@ err_t draft_check_text(const char *what, const char *text, size_t size_max) MUST
 
 static inline struct span draft_span(const char *text)
 {
-    return text == NULL ? (struct span){0} : span_text(text);
+    return span_text(text == NULL ? "" : text);
 }
 
 #endif

@@ -4,12 +4,20 @@
 #include <stdlib.h>
 
 #include "client/await.h"
+#include "client/draft.h"
 #include "client/intake.h"
 #include "client/problem.h"
 
 enum {
     ENGINE_ROUNDS_MAX = 64, /* of one turn: what callbacks have added is sent in the next */
     ENGINE_NAME_MAX = 200,
+};
+
+/* What a turn begins with. */
+struct engine_taken {
+    struct list asks;
+    bool is_leaving;
+    bool is_stopping;
 };
 
 static void engine_on_wake(uv_async_t *handle)
@@ -51,28 +59,30 @@ static err_t check_options(struct flare_options *options)
     if (options->batch_size > OUTBOX_BATCH_SIZE_MAX) {
         return ERR(INVALID, "batch_size: must be %d at most", OUTBOX_BATCH_SIZE_MAX);
     }
-    if (options->name != NULL && strlen(options->name) > ENGINE_NAME_MAX) {
-        return ERR(INVALID, "name: must have %d bytes at most", ENGINE_NAME_MAX);
-    }
     return NULL;
+}
+
+static err_t take_name(struct flare_client *client, const char *name)
+{
+    TRY(draft_check_text("name", name, ENGINE_NAME_MAX));
+    client->options.name = strdup(name == NULL ? "libflare" : name);
+    return client->options.name == NULL ? ERR(MEMORY, "no memory for a client") : NULL;
 }
 
 static err_t take_options(struct flare_client *client, const struct flare_options *options)
 {
+    const struct flare_options defaults = {0};
     const char *url = options == NULL ? NULL : options->url;
-    if (options != NULL) {
-        client->options = *options;
-    }
+    client->options = options == NULL ? defaults : *options;
+    client->options.url = NULL;
+    client->options.name = NULL;
     if (client->options.dial == NULL) {
-        if (url == NULL) {
-            url = getenv("FLARE_WIRE");
-        }
+        url = url == NULL ? getenv("FLARE_WIRE") : url;
         TRY(address_parse(url == NULL ? "127.0.0.1:8089" : url, &client->address));
     }
-    client->options.url = NULL;
     TRY(check_options(&client->options));
-    client->options.name = strdup(client->options.name == NULL ? "libflare" : client->options.name);
-    return client->options.name == NULL ? ERR(MEMORY, "no memory for a client") : NULL;
+    TRY(take_name(client, options == NULL ? NULL : options->name));
+    return NULL;
 }
 
 /* ---- life -------------------------------------------------------------------------------------
@@ -159,6 +169,17 @@ err_t engine_start(struct flare_client *client)
         return ERR(IO, "cannot start a thread: %s", strerror(rc));
     }
     return NULL;
+}
+
+void engine_leave(struct flare_client *client)
+{
+    (void)pthread_mutex_lock(&client->lock);
+    client->is_leaving = true;
+    bool must_signal = engine_need_turn(client);
+    (void)pthread_mutex_unlock(&client->lock);
+    if (must_signal) {
+        engine_signal(client);
+    }
 }
 
 void engine_stop(struct flare_client *client)
@@ -252,16 +273,15 @@ static void set_timer(struct flare_client *client)
     client->timer_due_us = due_us;
 }
 
-/* True: the client is being closed. */
-static bool take_submitted(struct flare_client *client, struct list *out)
+static void take_submitted(struct flare_client *client, struct engine_taken *out)
 {
-    list_init(out);
+    list_init(&out->asks);
     (void)pthread_mutex_lock(&client->lock);
     client->is_woken = false;
-    list_splice(out, &client->submitted);
-    bool is_stopping = client->is_stopping;
+    list_splice(&out->asks, &client->submitted);
+    out->is_leaving = client->is_leaving;
+    out->is_stopping = client->is_stopping;
     (void)pthread_mutex_unlock(&client->lock);
-    return is_stopping;
 }
 
 static void submit_all(struct flare_client *client, struct list *asks)
@@ -272,16 +292,22 @@ static void submit_all(struct flare_client *client, struct list *asks)
     }
 }
 
-static void finish(struct flare_client *client)
+/* Nothing waits for a connection any more. */
+static void fail_waiting(struct flare_client *client)
 {
     struct flare_error closed;
+    (void)problem_set(&closed, FLARE_ERR_UNAVAILABLE, "the client has been closed");
+    peer_fail_all(client, &closed);
+    outbox_fail_all(client, &closed);
+}
+
+static void finish(struct flare_client *client)
+{
     if (uv_is_closing((uv_handle_t *)&client->wake)) {
         return;
     }
-    (void)problem_set(&closed, FLARE_ERR_UNAVAILABLE, "the client has been closed");
     peer_stop(client);
-    peer_fail_all(client, &closed);
-    outbox_fail_all(client, &closed);
+    fail_waiting(client);
     engine_tell(client, FLARE_STATE_CLOSED, "closed");
     uv_close((uv_handle_t *)&client->wake, NULL);
     uv_close((uv_handle_t *)&client->timer, NULL);
@@ -297,20 +323,22 @@ static bool is_woken(struct flare_client *client)
 
 void engine_turn(struct flare_client *client)
 {
-    struct list submitted;
-    bool is_stopping = false;
+    struct engine_taken taken;
     uint32_t rounds = 0;
     do {
         client->now_us = clock_mono_us(&client->clock);
-        is_stopping = take_submitted(client, &submitted);
-        submit_all(client, &submitted);
+        take_submitted(client, &taken);
+        submit_all(client, &taken.asks);
         intake_turn(client);
         peer_tick(client, client->now_us);
+        if (taken.is_leaving && !peer_is_connected(&client->peer)) {
+            fail_waiting(client);
+        }
         outbox_send(client);
         peer_send(client);
         rounds++;
-    } while (!is_stopping && rounds < ENGINE_ROUNDS_MAX && is_woken(client));
-    if (is_stopping) {
+    } while (!taken.is_stopping && rounds < ENGINE_ROUNDS_MAX && is_woken(client));
+    if (taken.is_stopping) {
         finish(client);
         return;
     }

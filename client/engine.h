@@ -27,6 +27,7 @@ struct flare_client {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* of what is below, for those who wait: room, a connection, an end */
     bool is_woken;          /* a turn will come */
+    bool is_leaving;        /* it is being closed: nothing waits for a connection any more */
     bool is_stopping;       /* nothing is taken any more */
     struct list submitted;  /* asks */
     struct list joining;    /* streams that are new */
@@ -51,6 +52,8 @@ struct flare_client {
 /* A client that does not run yet; bytes may be fed to its peer, as the fuzzer does. */
 err_t engine_create(const struct flare_options *options, struct flare_client **out) MUST_CHECK;
 err_t engine_start(struct flare_client *client) MUST_CHECK;
+/* From now on nothing waits for a connection: without one it fails. */
+void engine_leave(struct flare_client *client);
 /* Ends the thread, when it runs, having failed what waits. */
 void engine_stop(struct flare_client *client);
 void engine_destroy(struct flare_client *client);

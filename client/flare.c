@@ -58,6 +58,7 @@ enum flare_code flare_connect(const struct flare_options *options, struct flare_
 void flare_close(struct flare_client *client)
 {
     if (client != NULL) {
+        engine_leave(client);
         intake_close_all(client);
         engine_stop(client);
         engine_destroy(client);

@@ -246,8 +246,8 @@ struct flare_pull {
     uint32_t max;         /* messages; 0: 1 */
     uint32_t max_bytes;   /* of them together; the first comes whatever its size; 0: the broker's
                              bound */
-    uint64_t wait_ms;     /* for the first message; 0: not at all; beyond the broker's bound it is
-                             asked again */
+    uint64_t wait_ms;     /* for the first message, by the broker's clock; 0: not at all; beyond the
+                             broker's bound it is asked again */
     uint64_t lease_ms;    /* 0: the subscription's */
     const char *consumer; /* who asks, for people; may be NULL */
 };

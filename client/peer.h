@@ -91,4 +91,10 @@ static inline bool peer_is_ready(const struct peer *peer)
     return peer->step == PEER_READY;
 }
 
+/* Answers may come. */
+static inline bool peer_is_connected(const struct peer *peer)
+{
+    return peer->step == PEER_READY || peer->step == PEER_LEAVING;
+}
+
 #endif

@@ -7,33 +7,54 @@
 #include "client/parcel.h"
 #include "client/problem.h"
 
-enum { PULL_MAX = 10000, CONSUMER_MAX = 255 };
+enum { PULL_MAX = 10000, CONSUMER_MAX = 255, WAIT_MAX_MS = 86400000 };
 
 struct pulling {
     struct call call;
     struct flare_pull options;
-    uint64_t until_us; /* the wait is over */
+    uint64_t left_ms;  /* of the wait, beyond what is being waited for */
+    uint64_t asked_ms; /* what the broker has been asked to wait ... */
+    uint64_t asked_us; /* ... and when */
     flare_pulled done;
     void *user;
     struct flare_source source;
     char texts[]; /* of source and consumer */
 };
 
-static uint64_t wait_ms(const struct flare_client *client, const struct pulling *pulling)
+/* What of the wait is asked for at once. */
+static void take_wait(const struct flare_client *client, struct pulling *pulling)
 {
-    uint64_t now_us = clock_mono_us(&client->clock);
-    uint64_t left_ms = pulling->until_us > now_us ? (pulling->until_us - now_us + 999) / 1000 : 0;
-    return left_ms < UINT64_C(86400000) ? left_ms : UINT64_C(86400000);
+    pulling->asked_ms = pulling->left_ms < WAIT_MAX_MS ? pulling->left_ms : WAIT_MAX_MS;
+    pulling->left_ms -= pulling->asked_ms;
+    pulling->asked_us = clock_mono_us(&client->clock);
+}
+
+/* The broker has waited as long as it could, by its clock, which a test may be moving: what it has
+ * waited counts, and not what has passed here. One that lets nobody wait is not asked again. */
+static void give_rest(const struct flare_client *client, struct pulling *pulling)
+{
+    uint64_t waited_ms = client->welcome.wait_max_ms;
+    uint64_t rest_ms = pulling->asked_ms > waited_ms ? pulling->asked_ms - waited_ms : 0;
+    pulling->left_ms = waited_ms == 0 ? 0 : pulling->left_ms + rest_ms;
+}
+
+/* The connection broke before an answer, so that only this side's clock tells how long was waited.
+ */
+static void give_back(const struct flare_client *client, struct pulling *pulling)
+{
+    uint64_t waited_ms = (clock_mono_us(&client->clock) - pulling->asked_us) / 1000;
+    pulling->left_ms += pulling->asked_ms > waited_ms ? pulling->asked_ms - waited_ms : 0;
 }
 
 static enum flare_code encode(struct flare_client *client, struct pulling *pulling,
                               struct flare_error *error)
 {
+    take_wait(client, pulling);
     struct wire_pull message = {.topic = span_text(pulling->source.topic),
                                 .subscription = span_text(pulling->source.subscription),
                                 .max = pulling->options.max,
                                 .max_bytes = pulling->options.max_bytes,
-                                .wait_ms = wait_ms(client, pulling),
+                                .wait_ms = pulling->asked_ms,
                                 .lease_ms = pulling->options.lease_ms,
                                 .consumer = draft_span(pulling->options.consumer)};
     return call_encode(client, &pulling->call, WIRE_pull, WIRE_pulled, &message, error);
@@ -65,13 +86,15 @@ static err_t pull_on_end(struct flare_client *client, struct call *call,
     if (answer == NULL) {
         bool is_leaving = client->peer.step == PEER_LEAVING && error->code == FLARE_ERR_UNAVAILABLE;
         if (failure == ASK_LOST || (failure == ASK_REFUSED && is_leaving)) {
+            give_back(client, pulling);
             ask_again(client, pulling);
         } else {
             end(pulling, NULL, error);
         }
         return NULL;
     }
-    if (answer->pulled.deliveries.count == 0 && wait_ms(client, pulling) > 0) {
+    give_rest(client, pulling);
+    if (answer->pulled.deliveries.count == 0 && pulling->left_ms > 0) {
         ask_again(client, pulling);
         return NULL;
     }
@@ -125,7 +148,7 @@ enum flare_code flare_pull_async(struct flare_client *client, const struct flare
     }
     uint32_t max = options->max == 0 ? 1 : options->max;
     pulling->options.max = max < PULL_MAX ? max : PULL_MAX;
-    pulling->until_us = clock_mono_us(&client->clock) + options->wait_ms * 1000;
+    pulling->left_ms = options->wait_ms;
     pulling->done = done;
     pulling->user = user;
     pulling->call.on_end = pull_on_end;

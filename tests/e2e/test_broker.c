@@ -105,6 +105,31 @@ static void test_memory(void **state)
     broker_stop(&broker);
 }
 
+/* A face that is off does not listen, and what is printed does not name it. */
+static void test_face_off(void **state)
+{
+    (void)state;
+    static const char *const faces[] = {"http", "wire"};
+    const char *program = getenv("FLARED") != NULL ? getenv("FLARED") : "./flared";
+    for (size_t off = 0; off < 2; off++) {
+        const char *const arguments[] = {program, "--ephemeral", off == 0 ? "--http" : "--wire",
+                                         "off", NULL};
+        struct process process;
+        char line[PROCESS_LINE_SIZE];
+        process_start(&process, &(struct process_options){.arguments = arguments});
+        assert_true(process_read_line(&process, line, sizeof line, BROKER_TIMEOUT_MS));
+        json_t *ready = json_loads(line, 0, NULL);
+        assert_non_null(ready);
+        assert_null(json_object_get(ready, faces[off]));
+        assert_non_null(json_object_get(ready, faces[1 - off]));
+        assert_non_null(json_object_get(ready, "data"));
+        json_decref(ready);
+        process_signal(&process, SIGTERM);
+        assert_int_equal(process_wait(&process, BROKER_TIMEOUT_MS), 0);
+        process_stop(&process);
+    }
+}
+
 /* SIGTERM: a waiting pull is told, and the process ends well within a second. */
 static void test_stop_answers_waiting_pulls(void **state)
 {
@@ -555,6 +580,7 @@ int main(void)
         cmocka_unit_test(test_ephemeral),
         cmocka_unit_test(test_ephemeral_stopped_at_start),
         cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_face_off),
         cmocka_unit_test(test_stop_answers_waiting_pulls),
         cmocka_unit_test(test_stop_under_load),
         cmocka_unit_test(test_directory_is_locked),

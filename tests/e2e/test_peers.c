@@ -126,13 +126,14 @@ static void plots_have_a_bar_for_each_value(void **state)
     buf_deinit(&out);
 }
 
-/* A run of Flare alone measures, finds every message, and leaves results, a table and plots. */
+/* A run of Flare alone, over its protocol and through its library, measures, finds every message,
+ * and leaves results, a table and plots. */
 static void a_run_counts_and_writes_its_results(void **state)
 {
     char directory[TMPDIR_PATH_SIZE];
     const char *arguments[] = {PEERS,
                                "--servers",
-                               "flare",
+                               "flare,libflare",
                                "--works",
                                "publish-4x256-128,consume-4x100-128,rate-5000",
                                "--rounds",
@@ -154,6 +155,7 @@ static void a_run_counts_and_writes_its_results(void **state)
     buf_deinit(&out);
     read_file("out/results.json", &text);
     assert_has(&text, "\"consume-4x100-128\"");
+    assert_has(&text, "\"server\": \"libflare\"");
     assert_has(&text, "\"miscounted\": []");
     assert_has(&text, "\"failures\": []");
     buf_deinit(&text);

@@ -21,6 +21,7 @@
 enum { START_MS = 1000000, LEASE_MS = 30000, RETRY_MS = 5000, PULLS_MAX_MS = 30000 };
 #define SUB "/v1/topics/orders/subscriptions/mail"
 
+static const struct flare_source mail_source = {.topic = "orders", .subscription = "mail"};
 static struct flare_error error;
 
 static void must(enum flare_code code)
@@ -49,7 +50,7 @@ static void put_orders(struct flare_broker *broker)
     sub.retry_delay_ms = RETRY_MS;
     sub.max_attempts = 2;
     must(flare_broker_topic_put(broker, "orders", &topic, &error));
-    must(flare_broker_subscription_put(broker, "orders", "mail", &sub, &error));
+    must(flare_broker_subscription_put(broker, &mail_source, &sub, &error));
 }
 
 static struct flare_broker *open_orders(void)
@@ -88,7 +89,7 @@ static size_t pull(struct http_client *client)
 static void check_depths(struct flare_broker *broker, struct flare_depths expected)
 {
     struct flare_depths depths;
-    must(flare_broker_depths(broker, "orders", "mail", &depths, &error));
+    must(flare_broker_depths(broker, &mail_source, &depths, &error));
     assert_int_equal(depths.enqueued, expected.enqueued);
     assert_int_equal(depths.leased, expected.leased);
     assert_int_equal(depths.scheduled, expected.scheduled);
@@ -209,8 +210,7 @@ static void note_listed(void *user, const struct flare_listed *message)
 static struct seen list(struct flare_broker *broker, enum flare_message_state state, uint32_t max)
 {
     struct seen seen = {0};
-    const struct flare_list_options options = {.topic = "orders",
-                                               .subscription = "mail",
+    const struct flare_list_options options = {.source = {"orders", "mail"},
                                                .state = state,
                                                .max = max,
                                                .visit = note_listed,
@@ -244,10 +244,10 @@ static void test_list(void **state)
     must(flare_broker_advance(broker, LEASE_MS, &error));
     assert_string_equal(list(broker, FLARE_MESSAGE_DEAD, 0).text, "dead(attempts2ka)");
     check_depths(broker, (struct flare_depths){.scheduled = 2, .dead = 1});
-    const struct flare_list_options wrong = {
-        .topic = "orders", .subscription = "none", .state = FLARE_MESSAGE_DEAD};
+    const struct flare_list_options wrong = {.source = {"orders", "none"},
+                                             .state = FLARE_MESSAGE_DEAD};
     assert_int_equal(flare_broker_list(broker, &wrong, &error), FLARE_ERR_NOT_FOUND);
-    struct flare_list_options worse = {.topic = "orders", .subscription = "mail"};
+    struct flare_list_options worse = {.source = {"orders", "mail"}};
     assert_int_equal(flare_broker_list(broker, &worse, &error), FLARE_ERR_INVALID);
     worse.state = (enum flare_message_state)5;
     assert_int_equal(flare_broker_list(broker, &worse, &error), FLARE_ERR_INVALID);
@@ -278,13 +278,13 @@ static void test_list_of_many(void **state)
     flare_broker_close(broker);
 }
 
-static void note_sub(void *user, const char *topic, const char *subscription,
+static void note_sub(void *user, const struct flare_source *source,
                      const struct flare_depths *depths)
 {
     struct seen *seen = user;
     size_t size = strlen(seen->text);
-    (void)snprintf(seen->text + size, sizeof seen->text - size, "%s/%s=%u ", topic, subscription,
-                   (unsigned)depths->enqueued);
+    (void)snprintf(seen->text + size, sizeof seen->text - size, "%s/%s=%u ", source->topic,
+                   source->subscription, (unsigned)depths->enqueued);
 }
 
 /* What is put is there, what is deleted is not; the bounds are those of the HTTP API. */
@@ -296,22 +296,25 @@ static void test_catalog(void **state)
     struct flare_broker *broker = open_orders();
     must(flare_broker_each_subscription(broker, note_sub, &seen, &error));
     assert_string_equal(seen.text, "orders/mail=0 ");
-    must(flare_broker_subscription_put(broker, "orders", "audit", NULL, &error));
+    must(flare_broker_subscription_put(broker, &(struct flare_source){"orders", "audit"}, NULL,
+                                       &error));
     must(flare_broker_topic_put(broker, "a", NULL, &error));
-    must(flare_broker_subscription_put(broker, "a", "b", NULL, NULL));
+    must(flare_broker_subscription_put(broker, &(struct flare_source){"a", "b"}, NULL, NULL));
     connect_to(broker, &client);
     publish(&client, "x");
     seen.text[0] = '\0';
     must(flare_broker_each_subscription(broker, note_sub, &seen, &error));
     assert_string_equal(seen.text, "a/b=0 orders/audit=1 orders/mail=1 ");
-    must(flare_broker_subscription_delete(broker, "orders", "audit", &error));
+    must(flare_broker_subscription_delete(broker, &(struct flare_source){"orders", "audit"},
+                                          &error));
     must(flare_broker_topic_delete(broker, "a", &error));
     seen.text[0] = '\0';
     must(flare_broker_each_subscription(broker, note_sub, &seen, &error));
     assert_string_equal(seen.text, "orders/mail=1 ");
     assert_int_equal(flare_broker_topic_delete(broker, "a", &error), FLARE_ERR_NOT_FOUND);
-    assert_int_equal(flare_broker_subscription_delete(broker, "orders", "audit", NULL),
-                     FLARE_ERR_NOT_FOUND);
+    assert_int_equal(
+        flare_broker_subscription_delete(broker, &(struct flare_source){"orders", "audit"}, NULL),
+        FLARE_ERR_NOT_FOUND);
     http_client_deinit(&client);
     flare_broker_close(broker);
 }
@@ -334,17 +337,23 @@ static void test_wrong_settings(void **state)
     assert_int_equal(flare_broker_topic_put(broker, "t", &topic, &error), FLARE_ERR_INVALID);
     assert_int_equal(flare_broker_topic_put(broker, "t/t", NULL, &error), FLARE_ERR_INVALID);
     sub.lease_ms = 99;
-    assert_int_equal(flare_broker_subscription_put(broker, "orders", "s", &sub, &error),
-                     FLARE_ERR_INVALID);
+    assert_int_equal(
+        flare_broker_subscription_put(broker, &(struct flare_source){"orders", "s"}, &sub, &error),
+        FLARE_ERR_INVALID);
     assert_memory_equal(error.message, "lease_ms: ", 10);
     sub = (struct flare_subscription){.start = (enum flare_start)7};
-    assert_int_equal(flare_broker_subscription_put(broker, "orders", "s", &sub, &error),
-                     FLARE_ERR_INVALID);
-    assert_int_equal(flare_broker_subscription_put(broker, "none", "s", NULL, &error),
-                     FLARE_ERR_NOT_FOUND);
-    assert_int_equal(flare_broker_depths(broker, "orders", "none", &depths, &error),
-                     FLARE_ERR_NOT_FOUND);
-    assert_int_equal(flare_broker_depths(broker, "", "mail", &depths, &error), FLARE_ERR_INVALID);
+    assert_int_equal(
+        flare_broker_subscription_put(broker, &(struct flare_source){"orders", "s"}, &sub, &error),
+        FLARE_ERR_INVALID);
+    assert_int_equal(
+        flare_broker_subscription_put(broker, &(struct flare_source){"none", "s"}, NULL, &error),
+        FLARE_ERR_NOT_FOUND);
+    assert_int_equal(
+        flare_broker_depths(broker, &(struct flare_source){"orders", "none"}, &depths, &error),
+        FLARE_ERR_NOT_FOUND);
+    assert_int_equal(
+        flare_broker_depths(broker, &(struct flare_source){"", "mail"}, &depths, &error),
+        FLARE_ERR_INVALID);
     flare_broker_close(broker);
 }
 
@@ -358,7 +367,7 @@ static void test_defaults_of_settings(void **state)
     struct flare_broker *broker = open_orders();
     connect_to(broker, &client);
     must(flare_broker_topic_put(broker, "orders", &topic, &error));
-    must(flare_broker_subscription_put(broker, "orders", "mail", &sub, &error));
+    must(flare_broker_subscription_put(broker, &mail_source, &sub, &error));
     assert_int_equal(http_client_do(&client, "GET", "/v1/topics/orders"), 200);
     assert_non_null(strstr(client.body, "\"shards\":1,"));
     assert_non_null(strstr(client.body, "\"idempotency_window_ms\":0,"));
@@ -366,7 +375,7 @@ static void test_defaults_of_settings(void **state)
     assert_int_equal(http_client_do(&client, "GET", SUB), 200);
     assert_non_null(strstr(client.body, "\"lease_ms\":30000,\"max_attempts\":0,"));
     must(flare_broker_topic_put(broker, "new", NULL, &error));
-    must(flare_broker_subscription_put(broker, "orders", "mail", NULL, &error));
+    must(flare_broker_subscription_put(broker, &mail_source, NULL, &error));
     assert_int_equal(http_client_do(&client, "GET", "/v1/topics/new"), 200);
     assert_non_null(strstr(client.body, "\"shards\":4,"));
     assert_non_null(strstr(client.body, "\"idempotency_window_ms\":300000,"));
@@ -393,16 +402,19 @@ static void test_start_and_pause(void **state)
     must(flare_broker_advance(broker, 1000, &error));
     publish(&client, "late");
     sub.start = FLARE_START_EARLIEST;
-    must(flare_broker_subscription_put(broker, "orders", "all", &sub, &error));
+    must(flare_broker_subscription_put(broker, &(struct flare_source){"orders", "all"}, &sub,
+                                       &error));
     sub.start = FLARE_START_TIME;
     sub.start_ms = START_MS + 500;
-    must(flare_broker_subscription_put(broker, "orders", "some", &sub, &error));
-    must(flare_broker_subscription_put(broker, "orders", "none", NULL, &error));
+    must(flare_broker_subscription_put(broker, &(struct flare_source){"orders", "some"}, &sub,
+                                       &error));
+    must(flare_broker_subscription_put(broker, &(struct flare_source){"orders", "none"}, NULL,
+                                       &error));
     struct seen seen = {0};
     must(flare_broker_each_subscription(broker, note_sub, &seen, &error));
     assert_string_equal(seen.text, "orders/all=2 orders/mail=2 orders/none=0 orders/some=1 ");
     assert_int_equal(http_client_do(&client, "POST", SUB "/pause"), 200);
-    must(flare_broker_subscription_put(broker, "orders", "mail", NULL, &error));
+    must(flare_broker_subscription_put(broker, &mail_source, NULL, &error));
     assert_int_equal(http_client_do(&client, "GET", SUB), 200);
     assert_non_null(strstr(client.body, "\"paused\""));
     http_client_deinit(&client);
@@ -609,6 +621,179 @@ static void test_open_without_memory(void **state)
     }
 }
 
+static struct flare_client *connect_client(struct flare_broker *broker)
+{
+    struct flare_client *client = NULL;
+    must(flare_broker_connect(broker, NULL, &client, &error));
+    assert_non_null(client);
+    return client;
+}
+
+static void client_publish(struct flare_client *client, const char *body)
+{
+    const struct flare_message message = {.body = body, .body_size = strlen(body)};
+    must(flare_publish(client, "orders", &message, NULL, &error));
+}
+
+/* The client's whole way, without a socket of the network: publish, pull, lose the lease, ack. */
+static void test_client_in_process(void **state)
+{
+    (void)state;
+    struct flare_batch *batch = NULL;
+    struct flare_broker *broker =
+        open_broker(&(struct flare_broker_options){.simulated_ms = START_MS});
+    struct flare_client *client = connect_client(broker);
+    assert_null(flare_broker_http_address(broker));
+    assert_null(flare_broker_wire_address(broker));
+    put_orders(broker);
+    client_publish(client, "one");
+    must(flare_pull(client, &mail_source, NULL, &batch, &error));
+    assert_int_equal(flare_batch_count(batch), 1);
+    const struct flare_delivery *delivery = flare_batch_get(batch, 0);
+    assert_memory_equal(delivery->body, "one", 3);
+    assert_int_equal(delivery->published_ms, START_MS);
+    assert_int_equal(delivery->lease_until_ms, START_MS + LEASE_MS);
+    must(flare_broker_advance(broker, LEASE_MS, &error));
+    assert_int_equal(flare_batch_ack(client, batch, &error), FLARE_ERR_LEASE_LOST);
+    flare_batch_free(batch);
+    must(flare_broker_advance(broker, RETRY_MS, &error));
+    must(flare_pull(client, &mail_source, NULL, &batch, &error));
+    assert_int_equal(flare_batch_get(batch, 0)->attempt, 2);
+    must(flare_batch_ack(client, batch, &error));
+    flare_batch_free(batch);
+    check_depths(broker, (struct flare_depths){0});
+    flare_close(client);
+    flare_broker_close(broker);
+}
+
+/* Several clients of one broker, one of them over the network, see the same messages. */
+static void test_clients_of_both_kinds(void **state)
+{
+    (void)state;
+    char url[128];
+    struct flare_client *far = NULL;
+    struct flare_batch *batch = NULL;
+    struct flare_broker *broker = open_broker(
+        &(struct flare_broker_options){.wire = "127.0.0.1:0", .simulated_ms = START_MS});
+    struct flare_client *near = connect_client(broker);
+    assert_non_null(flare_broker_wire_address(broker));
+    (void)snprintf(url, sizeof url, "flare://%s", flare_broker_wire_address(broker));
+    must(flare_connect(&(struct flare_options){.url = url}, &far, &error));
+    put_orders(broker);
+    client_publish(far, "far");
+    must(flare_pull(near, &mail_source, NULL, &batch, &error));
+    assert_int_equal(flare_batch_count(batch), 1);
+    must(flare_batch_ack(far, batch, &error));
+    flare_batch_free(batch);
+    check_depths(broker, (struct flare_depths){0});
+    flare_close(near);
+    flare_close(far);
+    flare_broker_close(broker);
+}
+
+enum { STREAMED = 200 };
+
+struct streamed {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned count;
+};
+
+static enum flare_verdict handle(void *user, const struct flare_delivery *delivery)
+{
+    struct streamed *streamed = user;
+    assert_int_equal(delivery->attempt, 1);
+    pthread_mutex_lock(&streamed->lock);
+    streamed->count++;
+    pthread_cond_signal(&streamed->changed);
+    pthread_mutex_unlock(&streamed->lock);
+    return FLARE_ACK;
+}
+
+/* A credit stream within the process gives every message once. */
+static void test_stream_in_process(void **state)
+{
+    (void)state;
+    struct streamed streamed = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                                .changed = PTHREAD_COND_INITIALIZER};
+    struct flare_stream *stream = NULL;
+    struct flare_broker *broker =
+        open_broker(&(struct flare_broker_options){.simulated_ms = START_MS});
+    struct flare_client *client = connect_client(broker);
+    const struct flare_stream_options options = {
+        .handler = handle, .user = &streamed, .concurrency = 4, .prefetch = 16};
+    const struct flare_message message = {.body = "x", .body_size = 1};
+    put_orders(broker);
+    must(flare_stream_open(client, &mail_source, &options, &stream, &error));
+    for (int index = 0; index < STREAMED; index++) {
+        must(flare_publish_async(client, "orders", &message, NULL, NULL, &error));
+    }
+    pthread_mutex_lock(&streamed.lock);
+    while (streamed.count < STREAMED) {
+        pthread_cond_wait(&streamed.changed, &streamed.lock);
+    }
+    pthread_mutex_unlock(&streamed.lock);
+    flare_stream_close(stream);
+    check_depths(broker, (struct flare_depths){0});
+    flare_close(client);
+    flare_broker_close(broker);
+}
+
+struct waited {
+    struct flare_client *client;
+    size_t count;
+};
+
+static void *wait_for_one(void *user)
+{
+    struct waited *waited = user;
+    struct flare_batch *batch = NULL;
+    const struct flare_pull options = {.wait_ms = 10000};
+    assert_int_equal(flare_pull(waited->client, &mail_source, &options, &batch, NULL), FLARE_OK);
+    waited->count = flare_batch_count(batch);
+    flare_batch_free(batch);
+    return NULL;
+}
+
+/* A wait of a client ends by the broker's clock, whatever the client's; one beyond the broker's
+ * bound is made of several. */
+static void test_client_waits_by_simulated_clock(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    struct flare_broker *broker = open_broker(
+        &(struct flare_broker_options){.simulated_ms = START_MS, .settings = "wait-max = 4s\n"});
+    struct waited waited = {.client = connect_client(broker), .count = 7};
+    put_orders(broker);
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_one, &waited), 0);
+    for (int part = 0; part < 2; part++) {
+        must(flare_broker_await_pulls(broker, 1, PULLS_MAX_MS, &error));
+        must(flare_broker_advance(broker, 4000, &error));
+    }
+    must(flare_broker_await_pulls(broker, 1, PULLS_MAX_MS, &error));
+    must(flare_broker_advance(broker, 1999, &error));
+    assert_int_equal(flare_broker_await_pulls(broker, 1, 0, &error), FLARE_OK);
+    must(flare_broker_advance(broker, 1, &error));
+    pthread_join(thread, NULL);
+    assert_int_equal(waited.count, 0);
+    flare_close(waited.client);
+    flare_broker_close(broker);
+}
+
+/* Where nobody may wait a pull is answered at once. */
+static void test_client_cannot_wait(void **state)
+{
+    (void)state;
+    struct flare_broker *broker = open_broker(
+        &(struct flare_broker_options){.simulated_ms = START_MS, .settings = "wait-max = 0\n"});
+    struct waited waited = {.client = connect_client(broker), .count = 7};
+    put_orders(broker);
+    (void)wait_for_one(&waited);
+    assert_int_equal(waited.count, 0);
+    flare_close(waited.client);
+    flare_broker_close(broker);
+}
+
 /* A pull that waits is answered when its broker closes. */
 static void test_close_answers(void **state)
 {
@@ -630,7 +815,7 @@ static void *ask_often(void *user)
     struct flare_broker *broker = user;
     for (int index = 0; index < 50; index++) {
         struct flare_depths depths;
-        assert_int_equal(flare_broker_depths(broker, "orders", "mail", &depths, NULL), FLARE_OK);
+        assert_int_equal(flare_broker_depths(broker, &mail_source, &depths, NULL), FLARE_OK);
         assert_int_equal(flare_broker_advance(broker, 10, NULL), FLARE_OK);
     }
     return NULL;
@@ -671,6 +856,11 @@ int main(void)
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_leaves_process_alone),
         cmocka_unit_test(test_open_without_memory),
+        cmocka_unit_test(test_client_in_process),
+        cmocka_unit_test(test_clients_of_both_kinds),
+        cmocka_unit_test(test_client_waits_by_simulated_clock),
+        cmocka_unit_test(test_client_cannot_wait),
+        cmocka_unit_test(test_stream_in_process),
         cmocka_unit_test(test_close_answers),
         cmocka_unit_test(test_threads),
     };

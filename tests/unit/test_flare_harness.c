@@ -52,6 +52,9 @@ static const char *capture_end(void)
     return text;
 }
 
+static const struct flare_source mail_source = {.topic = "orders", .subscription = "mail"};
+static const struct flare_source no_source = {.topic = "orders", .subscription = "none"};
+
 static struct flare_harness *open_harness(const struct flare_broker_options *options)
 {
     struct flare_harness *harness = NULL;
@@ -67,7 +70,7 @@ static struct flare_harness *open_http(void)
                                                     .settings = "log-level = debug\n"});
     struct flare_broker *broker = flare_harness_broker(harness);
     assert_int_equal(flare_broker_topic_put(broker, "orders", NULL, NULL), FLARE_OK);
-    assert_int_equal(flare_broker_subscription_put(broker, "orders", "mail", NULL, NULL), FLARE_OK);
+    assert_int_equal(flare_broker_subscription_put(broker, &mail_source, NULL, NULL), FLARE_OK);
     return harness;
 }
 
@@ -95,9 +98,8 @@ static void test_silent_when_passed(void **state)
     publish(harness, (const char *const[]){"a", "b", "a", NULL});
     capture_begin();
     const struct flare_depths expected = {.enqueued = 3};
-    int depths = flare_harness_expect_depths(harness, "orders", "mail", &expected);
-    int listed =
-        flare_harness_expect_bodies(harness, "orders", "mail", FLARE_MESSAGE_ENQUEUED, bodies);
+    int depths = flare_harness_expect_depths(harness, &mail_source, &expected);
+    int listed = flare_harness_expect_bodies(harness, &mail_source, FLARE_MESSAGE_ENQUEUED, bodies);
     int logged = flare_harness_expect_log(harness, "info broker opened data=:memory:");
     flare_harness_pass(harness);
     flare_harness_close(harness);
@@ -107,6 +109,28 @@ static void test_silent_when_passed(void **state)
     assert_int_equal(listed, 1);
     assert_int_equal(logged, 1);
     assert_string_equal(text, "");
+}
+
+/* The harness's client is one, and is closed with it, whatever the test leaves undone. */
+static void test_client(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = {"one", NULL};
+    const struct flare_message message = {.body = "one", .body_size = 3};
+    struct flare_batch *batch = NULL;
+    struct flare_harness *harness = open_harness(NULL);
+    struct flare_client *client = flare_harness_client(harness);
+    assert_non_null(client);
+    assert_ptr_equal(flare_harness_client(harness), client);
+    assert_int_equal(flare_topic_put(client, "orders", NULL, NULL, NULL), FLARE_OK);
+    assert_int_equal(flare_subscription_put(client, &mail_source, NULL, NULL, NULL), FLARE_OK);
+    assert_int_equal(flare_publish(client, "orders", &message, NULL, NULL), FLARE_OK);
+    assert_int_equal(flare_pull(client, &mail_source, NULL, &batch, NULL), FLARE_OK);
+    assert_int_equal(flare_batch_count(batch), 1);
+    flare_batch_free(batch);
+    assert_true(flare_harness_expect_bodies(harness, &mail_source, FLARE_MESSAGE_LEASED, bodies));
+    flare_harness_pass(harness);
+    flare_harness_close(harness);
 }
 
 /* One that does not come to its end shows depths and log. */
@@ -142,11 +166,11 @@ static void test_expectations_fail(void **state)
     struct flare_harness *harness = open_http();
     publish(harness, (const char *const[]){"a", "b", NULL});
     capture_begin();
-    int held = flare_harness_expect_depths(harness, "orders", "mail", &depths);
-    held += flare_harness_expect_bodies(harness, "orders", "mail", FLARE_MESSAGE_ENQUEUED, bodies);
+    int held = flare_harness_expect_depths(harness, &mail_source, &depths);
+    held += flare_harness_expect_bodies(harness, &mail_source, FLARE_MESSAGE_ENQUEUED, bodies);
     held += flare_harness_expect_log(harness, "nonsense");
-    held += flare_harness_expect_depths(harness, "orders", "none", &depths);
-    held += flare_harness_expect_bodies(harness, "orders", "none", FLARE_MESSAGE_DEAD, bodies);
+    held += flare_harness_expect_depths(harness, &no_source, &depths);
+    held += flare_harness_expect_bodies(harness, &no_source, FLARE_MESSAGE_DEAD, bodies);
     flare_harness_pass(harness);
     flare_harness_close(harness);
     const char *text = capture_end();
@@ -237,29 +261,39 @@ static void test_opens_fast(void **state)
     (void)state;
     enum { ROUNDS = 50, BOUND_MS = 100 };
     double opening[ROUNDS];
+    double connecting[ROUNDS];
     double closing[ROUNDS];
     for (int round = 0; round < ROUNDS; round++) {
         double start = now_ms();
         struct flare_harness *harness = open_harness(NULL);
         opening[round] = now_ms() - start;
         start = now_ms();
+        assert_non_null(flare_harness_client(harness));
+        connecting[round] = now_ms() - start;
+        start = now_ms();
         flare_harness_pass(harness);
         flare_harness_close(harness);
         closing[round] = now_ms() - start;
     }
     qsort(opening, ROUNDS, sizeof *opening, compare);
+    qsort(connecting, ROUNDS, sizeof *connecting, compare);
     qsort(closing, ROUNDS, sizeof *closing, compare);
-    print_message("harness: opened in %.2f ms (%.2f at most), closed in %.2f ms\n",
-                  opening[ROUNDS / 2], opening[ROUNDS - 1], closing[ROUNDS / 2]);
+    print_message("harness: opened in %.2f ms (%.2f at most), connected in %.2f, closed in %.2f\n",
+                  opening[ROUNDS / 2], opening[ROUNDS - 1], connecting[ROUNDS / 2],
+                  closing[ROUNDS / 2]);
     assert_true(opening[ROUNDS / 2] < BOUND_MS);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_silent_when_passed), cmocka_unit_test(test_shows_log_when_left),
-        cmocka_unit_test(test_expectations_fail),  cmocka_unit_test(test_log_is_bounded),
-        cmocka_unit_test(test_cannot_open),        cmocka_unit_test(test_live_log),
+        cmocka_unit_test(test_silent_when_passed),
+        cmocka_unit_test(test_client),
+        cmocka_unit_test(test_shows_log_when_left),
+        cmocka_unit_test(test_expectations_fail),
+        cmocka_unit_test(test_log_is_bounded),
+        cmocka_unit_test(test_cannot_open),
+        cmocka_unit_test(test_live_log),
         cmocka_unit_test(test_opens_fast),
     };
     return cmocka_run_group_tests(tests, open_capture, close_capture);

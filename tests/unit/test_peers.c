@@ -6,6 +6,7 @@
 #include <stdint.h>
 /* cmocka.h needs the four above */
 #include <cmocka.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,6 +158,102 @@ static const struct adapter fake = {
     .close = fake_close,
 };
 
+/* ---- a client library with a thread for each link ---- */
+
+struct threaded_link {
+    struct link_options options;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    uint32_t slots[WINDOW_MAX]; /* published, and not confirmed yet */
+    uint32_t slot_count;
+    uint32_t confirmed;
+    bool is_closed;
+};
+
+static uint32_t threaded_fails_after; /* confirmations of a link; 0: never */
+
+static bool threaded_take(struct threaded_link *link, uint32_t *slot)
+{
+    (void)pthread_mutex_lock(&link->lock);
+    while (link->slot_count == 0 && !link->is_closed) {
+        (void)pthread_cond_wait(&link->changed, &link->lock);
+    }
+    bool taken = link->slot_count > 0;
+    if (taken) {
+        *slot = link->slots[--link->slot_count];
+    }
+    (void)pthread_mutex_unlock(&link->lock);
+    return taken;
+}
+
+static void *threaded_main(void *user)
+{
+    struct threaded_link *link = user;
+    uint32_t slot = 0;
+    while (threaded_take(link, &slot)) {
+        link->options.events->enter(link->options.user);
+        if (threaded_fails_after > 0 && ++link->confirmed > threaded_fails_after) {
+            link->options.events->failed(link->options.user, ERR(UNAVAILABLE, "the test's"));
+        } else {
+            link->options.events->confirmed(link->options.user, slot);
+        }
+        link->options.events->leave(link->options.user);
+    }
+    return NULL;
+}
+
+static err_t threaded_open(const struct link_options *options, void **out)
+{
+    struct threaded_link *link = calloc(1, sizeof *link);
+    assert_non_null(link);
+    link->options = *options;
+    assert_int_equal(pthread_mutex_init(&link->lock, NULL), 0);
+    assert_int_equal(pthread_cond_init(&link->changed, NULL), 0);
+    assert_int_equal(pthread_create(&link->thread, NULL, threaded_main, link), 0);
+    *out = link;
+    return NULL;
+}
+
+static err_t threaded_publish(void *user, uint32_t slot, struct span body)
+{
+    struct threaded_link *link = user;
+    (void)body;
+    (void)pthread_mutex_lock(&link->lock);
+    link->slots[link->slot_count++] = slot;
+    (void)pthread_cond_signal(&link->changed);
+    (void)pthread_mutex_unlock(&link->lock);
+    return NULL;
+}
+
+static err_t threaded_advance(void *user, struct link_wait *wait)
+{
+    (void)user;
+    (void)wait;
+    return NULL;
+}
+
+static void threaded_close(void *user)
+{
+    struct threaded_link *link = user;
+    (void)pthread_mutex_lock(&link->lock);
+    link->is_closed = true;
+    (void)pthread_cond_signal(&link->changed);
+    (void)pthread_mutex_unlock(&link->lock);
+    (void)pthread_join(link->thread, NULL);
+    (void)pthread_cond_destroy(&link->changed);
+    (void)pthread_mutex_destroy(&link->lock);
+    free(link);
+}
+
+static const struct adapter threaded = {
+    .name = "threaded",
+    .open = threaded_open,
+    .publish = threaded_publish,
+    .advance = threaded_advance,
+    .close = threaded_close,
+};
+
 /* ---- runs ---- */
 
 static struct stage_result result;
@@ -288,6 +385,50 @@ static void test_a_rate_is_kept(void **state)
     assert_in_range(result.duration_us, 99000, UINT64_MAX);
 }
 
+static err_t run_threaded(uint32_t fails_after, uint64_t rate, struct ledger *ledger)
+{
+    const struct peer_address address = {.host = "127.0.0.1"};
+    const struct stage stage = {
+        .publishers = 3,
+        .window = 4,
+        .size = SIZE,
+        .count_max = MESSAGES,
+        .rate = rate,
+        .patience_ms = 10000,
+    };
+    threaded_fails_after = fails_after;
+    assert_null(ledger_init(ledger, MESSAGES));
+    err_t err = driver_run(&threaded, &address, &stage, ledger, &result);
+    ledger_deinit(ledger);
+    return err;
+}
+
+/* Threads of a library keep their windows full by themselves, and their last confirmation ends the
+ * work; at a rate that is higher than they can keep a full window holds the schedule up and goes on
+ * when they have made room. */
+static void test_threads_may_report(void **state)
+{
+    static const uint64_t rates[] = {0, 10000000};
+    (void)state;
+    for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
+        struct ledger ledger;
+        assert_null(run_threaded(0, rates[i], &ledger));
+        assert_int_equal(ledger.confirmed, MESSAGES);
+        assert_int_equal(ledger.confirmed_twice, 0);
+        assert_false(result.stalled);
+    }
+}
+
+/* An error that one of them meets ends the run. */
+static void test_an_error_of_a_thread_ends_the_run(void **state)
+{
+    struct ledger ledger;
+    (void)state;
+    err_t err = run_threaded(MESSAGES / 10, 0, &ledger);
+    assert_int_equal(err_code(err), ERR_UNAVAILABLE);
+    err_free(err);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -295,6 +436,8 @@ int main(void)
         cmocka_unit_test(test_each_fault_is_counted),
         cmocka_unit_test(test_what_is_not_consumed_must_be_held),
         cmocka_unit_test(test_a_rate_is_kept),
+        cmocka_unit_test(test_threads_may_report),
+        cmocka_unit_test(test_an_error_of_a_thread_ends_the_run),
     };
     return cmocka_run_group_tests_name("peers", tests, NULL, NULL);
 }

@@ -3,7 +3,7 @@
 #include <string.h>
 
 static const struct adapter *const adapters[] = {
-    &adapter_flare,
+    &adapter_flare,      &adapter_libflare,
 #ifdef PEERS_REDIS
     &adapter_redis,
 #endif
@@ -28,7 +28,7 @@ const struct adapter *adapter_find(const char *name)
 
 const char *adapter_names(void)
 {
-    return "flare beanstalkd"
+    return "flare libflare beanstalkd"
 #ifdef PEERS_NATS
            " nats"
 #endif

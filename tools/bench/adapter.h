@@ -5,6 +5,9 @@
  * reads what has come and reports it through the link's events, from within the call. So one thread
  * drives all links of a run, and what waits together leaves in one write.
  *
+ * A client library with threads of its own reports its events from them instead, between `enter`
+ * and `leave`, and its `advance` does nothing.
+ *
  * Every adapter drives its broker the fastest way its protocol has, since what Flare is compared
  * with is the best they can do. */
 #ifndef BENCH_ADAPTER_H
@@ -24,6 +27,12 @@ struct peer_address {
 };
 
 struct link_events {
+    /* Around events that are reported from another thread than the driver's: `leave` publishes what
+     * there is room for, so that it may go out before the thread returns to its loop. */
+    void (*enter)(void *user);
+    void (*leave)(void *user);
+    /* Takes an error met there; the run ends with it. */
+    void (*failed)(void *user, err_t err);
     /* The message of this slot is the broker's now. */
     void (*confirmed)(void *user, uint32_t slot);
     /* One message; valid for the call. */
@@ -80,6 +89,7 @@ const struct adapter *adapter_find(const char *name);
 const char *adapter_names(void);
 
 extern const struct adapter adapter_flare;
+extern const struct adapter adapter_libflare;
 extern const struct adapter adapter_beanstalkd;
 #ifdef PEERS_REDIS
 extern const struct adapter adapter_redis;

@@ -6,11 +6,14 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { NS_PER_S = 1000000000, TIMER_SLACK_NS = 1000 };
 
@@ -38,7 +41,7 @@ struct driver {
     struct ledger *ledger;
     struct stage_result *result;
     struct driver_link links[LINKS_MAX]; /* publishers, then consumers */
-    struct pollfd polls[LINKS_MAX];
+    struct pollfd polls[LINKS_MAX + 1];  /* of the links, then of `wake` */
     uint32_t link_count;
     uint8_t body[BODY_SIZE_MAX];
     uint64_t sent_before; /* by earlier stages */
@@ -47,16 +50,26 @@ struct driver {
     bool now_is_stale;
     uint64_t progress_ns;
     uint64_t outstanding;
-    bool has_room; /* a slot became free since publishing was tried last */
-    err_t err;     /* of a call made from within an event */
+    bool has_room;        /* a slot became free since publishing was tried last */
+    bool is_blocked;      /* what is due waits for room in a window */
+    bool is_ended;        /* the loop is over */
+    pthread_mutex_t lock; /* of all this: held by the loop except while it waits */
+    int wake;             /* an eventfd: another thread has ended the work, made room, or failed */
+    err_t err;            /* of a call made from within an event */
 };
 
+static void on_enter(void *user);
+static void on_leave(void *user);
+static void on_failed(void *user, err_t err);
 static void on_confirmed(void *user, uint32_t slot);
 static void on_received(void *user, struct span body);
 static void on_batch_ended(void *user);
 static void on_acked(void *user, uint32_t count);
 
 static const struct link_events events = {
+    .enter = on_enter,
+    .leave = on_leave,
+    .failed = on_failed,
     .confirmed = on_confirmed,
     .received = on_received,
     .batch_ended = on_batch_ended,
@@ -189,15 +202,20 @@ static void link_deinit(struct driver *driver, struct driver_link *link)
     free(link->free_slots);
 }
 
+static err_t take_err(struct driver *driver)
+{
+    err_t err = driver->err;
+    driver->err = NULL;
+    return err;
+}
+
 static err_t link_advance(struct driver *driver, struct driver_link *link)
 {
     link->unsent = false;
     link->wait = (struct link_wait){.fd = -1};
     driver->now_is_stale = true;
     TRY(driver->adapter->advance(link->link, &link->wait));
-    err_t err = driver->err;
-    driver->err = NULL;
-    return err;
+    return take_err(driver);
 }
 
 /* ---- publishing ---- */
@@ -235,6 +253,7 @@ static err_t publish_due(struct driver *driver)
         uint64_t number = driver->ledger->sent - driver->sent_before;
         struct driver_link *link = &driver->links[number % driver->stage->publishers];
         if (link->free_count == 0) {
+            driver->is_blocked = true;
             return NULL;
         }
         TRY(publish_one(driver, link, due_ns(driver)));
@@ -246,6 +265,7 @@ static err_t publish_all(struct driver *driver)
 {
     driver->now_ns = clock_ns();
     driver->has_room = false;
+    driver->is_blocked = false;
     if (driver->stage->rate > 0) {
         return publish_due(driver);
     }
@@ -255,6 +275,44 @@ static err_t publish_all(struct driver *driver)
         }
     }
     return NULL;
+}
+
+/* ---- events from other threads ---- */
+
+static bool is_done(const struct driver *driver);
+
+static void on_enter(void *user)
+{
+    struct driver_link *link = user;
+    (void)pthread_mutex_lock(&link->driver->lock);
+    link->driver->now_is_stale = true;
+}
+
+static void on_failed(void *user, err_t err)
+{
+    struct driver_link *link = user;
+    struct driver *driver = link->driver;
+    if (driver->is_ended || driver->err != NULL) { /* what still waited when a link was closed */
+        err_free(err);
+    } else {
+        driver->err = err;
+    }
+}
+
+static void on_leave(void *user)
+{
+    struct driver_link *link = user;
+    struct driver *driver = link->driver;
+    if (!driver->is_ended) {
+        bool fills = !link->consumer && driver->stage->rate == 0;
+        while (fills && driver->err == NULL && link->free_count > 0 && may_publish(driver)) {
+            driver->err = publish_one(driver, link, driver_now(driver));
+        }
+        if (driver->err != NULL || driver->is_blocked || is_done(driver)) {
+            (void)eventfd_write(driver->wake, 1);
+        }
+    }
+    (void)pthread_mutex_unlock(&driver->lock);
 }
 
 /* ---- the loop ---- */
@@ -295,10 +353,19 @@ static err_t wait_for_links(struct driver *driver)
             timeout = (struct timespec){0};
         }
     }
-    if (ppoll(driver->polls, driver->link_count, &timeout, NULL) < 0 && errno != EINTR) {
-        return ERR(IO, "poll: %s", strerror(errno));
+    driver->polls[driver->link_count] = (struct pollfd){.fd = driver->wake, .events = POLLIN};
+    (void)pthread_mutex_unlock(&driver->lock);
+    int count = ppoll(driver->polls, driver->link_count + 1, &timeout, NULL);
+    int problem = errno;
+    (void)pthread_mutex_lock(&driver->lock);
+    if (count < 0 && problem != EINTR) {
+        return ERR(IO, "poll: %s", strerror(problem));
     }
-    return NULL;
+    if (driver->polls[driver->link_count].revents != 0) {
+        eventfd_t ignored;
+        (void)eventfd_read(driver->wake, &ignored);
+    }
+    return take_err(driver);
 }
 
 static err_t advance_ready(struct driver *driver)
@@ -376,13 +443,19 @@ err_t driver_run(const struct adapter *adapter, const struct peer_address *addre
     driver->ledger = ledger;
     driver->result = out;
     driver->sent_before = ledger->sent;
+    (void)pthread_mutex_init(&driver->lock, NULL);
+    driver->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     ledger_fill(driver->body, stage->size);
     (void)prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS); /* a schedule is kept to the microsecond */
     for (uint32_t i = 0; i < stage->publishers + stage->consumers; i++) {
         TRY_OUT(link_init(driver, address, i >= stage->publishers));
     }
     uint64_t cpu_before_us = cpu_us();
-    TRY_OUT(run_loop(driver));
+    (void)pthread_mutex_lock(&driver->lock);
+    err = run_loop(driver);
+    driver->is_ended = true;
+    (void)pthread_mutex_unlock(&driver->lock);
+    TRY_OUT(err);
     out->duration_us = elapsed_us(driver->started_ns, clock_ns());
     out->cpu_us = cpu_us() - cpu_before_us;
     out->published = ledger->sent - driver->sent_before;
@@ -393,6 +466,9 @@ out:
     for (uint32_t i = 0; i < driver->link_count; i++) {
         link_deinit(driver, &driver->links[i]);
     }
+    err_free(driver->err);
+    (void)close(driver->wake);
+    (void)pthread_mutex_destroy(&driver->lock);
     free(driver);
     return err;
 }

@@ -1,9 +1,9 @@
 /* Runs one stage of work against one broker and measures it: publishing, consuming, or both at
  * once, as fast as it goes or at a fixed rate.
  *
- * One thread drives all connections. Latencies are measured per message, from the moment a message
- * was to be sent: at a fixed rate that is the schedule's, so that a stall is charged to every
- * message that it delays and not only to the one that met it. */
+ * One thread drives all connections, or as many as a client library has. Latencies are measured per
+ * message, from the moment a message was to be sent: at a fixed rate that is the schedule's, so
+ * that a stall is charged to every message that it delays and not only to the one that met it. */
 #ifndef BENCH_DRIVER_H
 #define BENCH_DRIVER_H
 
