@@ -104,6 +104,18 @@ static void expect_number(const struct broker *broker, const char *const *words,
     cli_outcome_deinit(&outcome);
 }
 
+static void expect_text(const struct broker *broker, const char *const *words, const char *field,
+                        const char *wanted)
+{
+    struct cli_outcome outcome = run(broker, words, NULL);
+    json_error_t where;
+    json_t *document = json_loads(cli_out(&outcome), 0, &where);
+    assert_non_null(document);
+    assert_string_equal(json_string_value(json_object_get(document, field)), wanted);
+    json_decref(document);
+    cli_outcome_deinit(&outcome);
+}
+
 static void set_up(const struct broker *broker)
 {
     run_silently(broker, WORDS("topic", "put", "orders", "--shards", "8"), NULL);
@@ -223,6 +235,9 @@ static void test_the_job_checks_every_record(void **state)
     cli_run(broker->url, WORDS("job", "packages", "--file", file), NULL, &again);
     assert_int_equal(again.exit_code, 65);
     cli_outcome_deinit(&again);
+    expect_text(broker, WORDS("job", "wire", "--file", file, "--json"), "transport", "wire");
+    expect_text(broker, WORDS("job", "http", "--file", file, "--http", "--json"), "transport",
+                "http");
     struct cli_outcome keys = run(broker, WORDS("shard", "ls", "packages", "--plain"), NULL);
     assert_non_null(strstr(cli_out(&keys), "audit"));
     cli_outcome_deinit(&keys);
@@ -337,18 +352,6 @@ static void test_verify_finds_a_changed_bit(void **state)
     cli_run(broker->url, WORDS("verify", "--data", target), NULL, &outcome);
     assert_int_equal(outcome.exit_code, 65);
     assert_non_null(strstr(cli_out(&outcome), "fails its checksum"));
-    cli_outcome_deinit(&outcome);
-}
-
-static void expect_text(const struct broker *broker, const char *const *words, const char *field,
-                        const char *wanted)
-{
-    struct cli_outcome outcome = run(broker, words, NULL);
-    json_error_t where;
-    json_t *document = json_loads(cli_out(&outcome), 0, &where);
-    assert_non_null(document);
-    assert_string_equal(json_string_value(json_object_get(document, field)), wanted);
-    json_decref(document);
     cli_outcome_deinit(&outcome);
 }
 

@@ -321,7 +321,9 @@ static void print_result(const struct bench_settings *settings, const char *name
     double count = (double)settings->count;
     json_t *latency = json_object();
     for (size_t i = 0; i < LOAD_KINDS && kinds[i] != NULL; i++) {
-        (void)json_object_set_new(latency, kinds[i], describe_latency(&result->latencies[i]));
+        if (result->latencies[i].count > 0) { /* a stream has no pulls */
+            (void)json_object_set_new(latency, kinds[i], describe_latency(&result->latencies[i]));
+        }
     }
     json_t *document = json_pack(
         "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:f, s:f, s:o}", "bench",
