@@ -316,7 +316,7 @@ static err_t check_lease(uint64_t lease_ms)
 static uint32_t pull_size(const struct session_request *request, uint32_t wanted)
 {
     const struct session_limits *limits = &request->server->options.limits;
-    uint32_t share = limits->pull_size_max / (request->conn->pull_count + 1);
+    uint32_t share = limits->pull_size_max / request->conn->pull_count; /* with this one */
     share = share < SESSION_PULL_SIZE_MIN ? SESSION_PULL_SIZE_MIN : share;
     share = share < limits->pull_size_max ? share : limits->pull_size_max;
     return wanted == 0 || wanted > share ? share : wanted;
@@ -342,7 +342,6 @@ static err_t pull_start(struct session_request *request)
     if (router_waiting(router) >= limits->waiters_max) {
         request->pull.wait_ms = 0;
     }
-    request->conn->pull_count++;
     operation_prepare(request, pull_on_done);
     router_start_pull(router, &request->pull);
     return NULL;
@@ -648,6 +647,7 @@ static err_t request_start(struct session_conn *conn, struct session_request *re
     assert(is_kept); /* STYLE 5: out of memory after the start is a crash */
     list_append(&conn->requests, &request->link);
     conn->request_count++;
+    conn->pull_count += is_pull(request);
     conn->request_size += size;
     return handlers[request->frame.type].start(request);
 }

@@ -365,6 +365,19 @@ static void requests_are_checked(void **state)
     session_client_expect_failure(&client, 11, ERR_INVALID, "retention_ms");
 }
 
+/* A refused pull leaves nothing behind in what pulls of the connection share. */
+static void refused_pulls_leave_nothing(void **state)
+{
+    (void)state;
+    const struct wire_pull nowhere = {
+        .id = 2, .topic = span_text("t"), .subscription = span_text("t"), .max = 1};
+    session_client_send(&client, WIRE_pull, &nowhere);
+    session_client_expect_failure(&client, 2, ERR_NOT_FOUND, "subscription");
+    publish(3, 3, 300000);
+    send_pull(4, 10, 0);
+    assert_int_equal(pulled(4), 3);
+}
+
 /* Bad attributes are named with their message. */
 static void attributes_are_checked(void **state)
 {
@@ -731,6 +744,7 @@ int main(void)
         CASE(a_message_there_and_back),
         CASE(batch_keys),
         CASE(requests_are_checked),
+        CASE(refused_pulls_leave_nothing),
         CASE(attributes_are_checked),
         CASE(things_are_put),
         CASE(ids_are_used_once_at_a_time),
