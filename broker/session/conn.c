@@ -446,19 +446,23 @@ void session_conn_on_deadline(struct session_conn *conn, uint64_t now_us)
 
 /* ---- begin ---------------------------------------------------------------------------------- */
 
-/* The handle fits the socket: libuv has one for the internet's and one for local ones. */
+/* The handle fits the socket: libuv has one for the internet's and one for local ones. It looks at
+ * neither, and could only abort over what cannot be waited for. */
 static int open_socket(struct session_conn *conn, int fd)
 {
     struct sockaddr_storage address = {0};
     socklen_t size = sizeof address;
-    if (fd >= 0 && getsockname(fd, (struct sockaddr *)&address, &size) == 0 &&
-        address.ss_family == AF_UNIX) {
+    bool is_socket = fd < 0 || getsockname(fd, (struct sockaddr *)&address, &size) == 0;
+    if (address.ss_family == AF_UNIX) {
         int rc = uv_pipe_init(conn->server->options.loop, &conn->pipe, 0);
         assert(rc == 0);
         return uv_pipe_open(&conn->pipe, fd);
     }
     int rc = uv_tcp_init(conn->server->options.loop, &conn->tcp);
     assert(rc == 0); /* opens no socket, so nothing in it can fail */
+    if (!is_socket) {
+        return UV_ENOTSOCK;
+    }
     rc = fd >= 0 ? uv_tcp_open(&conn->tcp, fd)
                  : uv_accept((uv_stream_t *)&conn->server->listener.tcp, &conn->stream);
     if (rc == 0) {

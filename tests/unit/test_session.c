@@ -1,5 +1,6 @@
 /* broker/session: requests, streams, windows and every way a connection can end, over real volumes
  * on memory stores and on simulated time. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -729,6 +730,23 @@ static void it_listens(void **state)
     assert_null(strstr(session_server_address(sessions.server), ":0:"));
 }
 
+/* What is no socket is not adopted, and stays its owner's. */
+static void only_sockets_are_adopted(void **state)
+{
+    (void)state;
+    int file = open("/dev/null", O_RDWR | O_CLOEXEC);
+    const int fds[] = {-1, file};
+    assert_true(file >= 0);
+    for (size_t index = 0; index < 2; index++) {
+        err_t err = session_server_adopt(sessions.server, fds[index]);
+        assert_int_equal(err_code(err), ERR_IO);
+        err_free(err);
+    }
+    sessions_turn(&sessions);
+    assert_int_equal(close(file), 0);
+    assert_int_equal(metrics_get(&sessions.metrics.wire_connections_open), 1);
+}
+
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -760,6 +778,7 @@ int main(void)
         CASE(stuck_writes_are_cut),
         CASE(drain_answers_all),
         CASE(it_listens),
+        CASE(only_sockets_are_adopted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
