@@ -47,6 +47,19 @@ void session_conn_touch(struct session_conn *conn)
     }
 }
 
+static void set_reading(struct session_conn *conn, bool reads)
+{
+    if (reads == conn->is_reading) {
+        return;
+    }
+    conn->is_reading = reads;
+    if (!reads) {
+        uv_read_stop(&conn->stream);
+    } else if (uv_read_start(&conn->stream, conn_on_alloc, conn_on_read) != 0) {
+        session_conn_close(conn);
+    }
+}
+
 /* ---- end ------------------------------------------------------------------------------------ */
 
 static void abandon_all(struct session_conn *conn)
@@ -122,6 +135,7 @@ void session_conn_end(struct session_conn *conn)
     }
     conn_enter(conn, SESSION_ENDING, 0);
     drop_chunk(conn);
+    set_reading(conn, true); /* what comes is dropped, and the client's end is seen */
     go_streams(conn); /* which ends them */
     session_conn_touch(conn);
 }
@@ -265,19 +279,6 @@ static bool window_is_open(const struct session_conn *conn)
            conn->request_size < limits->window_size && !session_conn_is_full(conn);
 }
 
-static void set_reading(struct session_conn *conn, bool reads)
-{
-    if (reads == conn->is_reading) {
-        return;
-    }
-    conn->is_reading = reads;
-    if (!reads) {
-        uv_read_stop(&conn->stream);
-    } else if (uv_read_start(&conn->stream, conn_on_alloc, conn_on_read) != 0) {
-        session_conn_close(conn);
-    }
-}
-
 /* Bytes from conn->at on that have not been taken. */
 static size_t kept_input(const struct session_conn *conn)
 {
@@ -386,7 +387,7 @@ static void conn_on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buff
     metrics_add(&conn->server->options.metrics->wire_received_bytes_total, (uint64_t)size);
     if (!conn_takes_frames(conn)) {
         drop_chunk(conn);
-        conn->dropped += (size_t)size;
+        conn->dropped += conn->step == SESSION_LINGER ? (size_t)size : 0;
         if (conn->dropped > SESSION_DROP_MAX) {
             session_conn_close(conn);
         }

@@ -19,7 +19,7 @@ enum {
     SESSION_OUT_HIGH = 1 << 20, /* unsent bytes, beyond which nothing more is begun for a client */
     SESSION_OUT_MAX = 1 << 30,
     SESSION_HELLO_SIZE_MAX = 4096,
-    SESSION_DROP_MAX = 64 * 1024, /* input dropped after a refusal, so that the client reads it */
+    SESSION_DROP_MAX = 64 * 1024, /* input dropped after the last answer, so that it is read */
     SESSION_LINGER_MS = 2000,     /* and how long for */
     SESSION_TICK_MS = 200,        /* how late a deadline may be noticed */
     SESSION_KEEPALIVE_S = 30,
@@ -41,7 +41,7 @@ struct session_chunk {
 enum session_step {
     SESSION_HELLO,   /* its first frame has not come */
     SESSION_OPEN,    /* it is served */
-    SESSION_ENDING,  /* no request is taken; what is begun is answered, then half-closed */
+    SESSION_ENDING,  /* input is dropped; what is begun is answered, then half-closed */
     SESSION_LINGER,  /* half-closed; input is dropped */
     SESSION_CLOSING, /* its handle is being closed */
     SESSION_STEPS,
@@ -62,7 +62,6 @@ struct session_conn {
     enum session_step step;
     bool is_reading;
     bool is_writing; /* `writing` is libuv's */
-    bool is_shut;
     uint64_t id; /* for the log */
     uint64_t deadline_us;
     uint64_t progress_us; /* until when a write must make progress */

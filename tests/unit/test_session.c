@@ -720,6 +720,31 @@ static void drain_answers_all(void **state)
     err_free(err);
 }
 
+/* A client that goes on sending while the broker stops is answered what was begun, once it has
+ * been, and nothing else. */
+static void drain_answers_who_goes_on_sending(void **state)
+{
+    (void)state;
+    volumes_hold(&sessions.volumes, 0);
+    volumes_hold(&sessions.volumes, 1);
+    session_client_publish(&client, 2, SHARDS, 10);
+    while (!volumes_is_held(&sessions.volumes, 0) || !volumes_is_held(&sessions.volumes, 1)) {
+        sessions_turn(&sessions);
+    }
+    router_drain(sessions.volumes.router);
+    session_server_drain(sessions.server);
+    (void)session_client_expect(&client, WIRE_goodbye, 0);
+    for (uint64_t id = 3; id < 10; id++) {
+        session_client_publish(&client, id, 1, 60000);
+        sessions_turn(&sessions);
+    }
+    volumes_unhold(&sessions.volumes, 0);
+    volumes_unhold(&sessions.volumes, 1);
+    (void)session_client_expect(&client, WIRE_published, 2);
+    session_client_expect_end(&client);
+    assert_int_equal(metrics_get(&sessions.metrics.messages_published_total), SHARDS);
+}
+
 /* It listens on an address too, and says which; a bad one is refused. */
 static void it_listens(void **state)
 {
@@ -777,6 +802,7 @@ int main(void)
         CASE(stalled_readers_are_bounded),
         CASE(stuck_writes_are_cut),
         CASE(drain_answers_all),
+        CASE(drain_answers_who_goes_on_sending),
         CASE(it_listens),
         CASE(only_sockets_are_adopted),
     };
