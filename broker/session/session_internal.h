@@ -190,7 +190,7 @@ void session_stream_open(struct session_conn *conn, const struct wire_consume *c
 err_t session_stream_credit(struct session_conn *conn, const struct wire_credit *credit) MUST_CHECK;
 err_t session_stream_cancel(struct session_conn *conn, const struct wire_cancel *cancel) MUST_CHECK;
 void session_stream_abandon(struct session_stream *stream);
-/* Asks for what its credit allows, unless it is asking. */
+/* Asks for what its credit allows, unless it is asking; ends it when there is nothing to ask. */
 void session_stream_go(struct session_stream *stream);
 
 #endif

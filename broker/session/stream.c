@@ -50,6 +50,14 @@ static uint32_t lower(uint64_t a, uint64_t b)
     return (uint32_t)(a < b ? a : b);
 }
 
+/* It may have been deleted while the stream had no credit, and made again as another. */
+static bool sub_is_there(const struct session_stream *stream)
+{
+    const struct catalog *catalog = router_catalog(stream->server->options.router);
+    const struct catalog_sub *sub = catalog_sub_by_id(catalog, stream->sub_id);
+    return sub != NULL && sub->state == CATALOG_ACTIVE;
+}
+
 void session_stream_go(struct session_stream *stream)
 {
     struct session_conn *conn = stream->conn;
@@ -61,6 +69,10 @@ void session_stream_go(struct session_stream *stream)
         return;
     }
     if (stream->messages <= 0 || stream->bytes <= 0 || session_conn_is_full(conn)) {
+        return;
+    }
+    if (!sub_is_there(stream)) {
+        stream_end(stream, ERR_NOT_FOUND, "subscription: it does not exist");
         return;
     }
     stream->pull = (struct router_pull){

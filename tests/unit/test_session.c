@@ -617,6 +617,21 @@ static void streams_end_with_their_subscription(void **state)
     session_client_expect_failure(&client, 3, ERR_NOT_FOUND, "subscription");
 }
 
+/* A stream without credit does not go over to another subscription of the same name, whose receipts
+ * would be refused: it ends when it would ask. */
+static void streams_end_before_their_namesake(void **state)
+{
+    (void)state;
+    open_stream(2, 0, 0);
+    assert_false(session_client_has_frame(&client));
+    assert_int_equal(volumes_drop_sub(&sessions.volumes, "t", "s"), ERR_NONE);
+    assert_int_equal(volumes_put_sub(&sessions.volumes, "t", "s", NULL), ERR_NONE);
+    publish(3, 1, 10);
+    grant(2, 10, 1000);
+    assert_int_equal(session_client_expect(&client, WIRE_ended, 2)->ended.code, ERR_NOT_FOUND);
+    assert_int_equal(metrics_get(&sessions.metrics.wire_streams_open), 0);
+}
+
 /* A lease that runs out is delivered again over the stream, as the next attempt. */
 static void streams_bring_what_comes_back(void **state)
 {
@@ -798,6 +813,7 @@ int main(void)
         CASE(streams_keep_to_bytes),
         CASE(streams_are_cancelled),
         CASE(streams_end_with_their_subscription),
+        CASE(streams_end_before_their_namesake),
         CASE(streams_bring_what_comes_back),
         CASE(stalled_readers_are_bounded),
         CASE(stuck_writes_are_cut),
