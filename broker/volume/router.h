@@ -62,6 +62,7 @@ struct router_publish {
     enum durability durability;     /* out */
 };
 
+/* For one of a row of pulls, of which one is out at a time: a full mailbox does not refuse it. */
 #define ROUTER_WAIT_FOR_EVER UINT64_MAX
 
 struct router_pull {

@@ -46,7 +46,8 @@ static void ask_next(struct router_pull *pull)
         .lease_ms = pull->lease_ms,
     };
     call->call.arm = pull->waiters != NULL;
-    call->over = pull->waited; /* a full mailbox must not end the wait of those it let in */
+    /* A full mailbox must not end the wait of those it let in, nor what goes on for ever. */
+    call->over = pull->waited || pull->wait_ms == ROUTER_WAIT_FOR_EVER;
     pull->volume_next = (pull->volume_next + 1) % router->volume_count;
     pull->volumes_asked++;
     pull->call = call;
