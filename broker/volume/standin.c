@@ -48,7 +48,7 @@ bool standin_create(const struct call *publish, struct call **out)
 {
     const struct publish *from = &publish->command.publish;
     struct standin *standin;
-    size_t size = 0;
+    size_t size = from->batch_key.size;
     uint32_t count = 0;
     for (uint32_t index = 0; index < from->count; index++) {
         bool kept = is_kept(&from->results[index]);
@@ -58,6 +58,9 @@ bool standin_create(const struct call *publish, struct call **out)
     *out = NULL;
     if (count == 0) {
         return true;
+    }
+    if (from->batch_key.size > 0 && count < from->count) {
+        return false; /* a batch is remembered by all of its messages */
     }
     standin = calloc(1, sizeof *standin + size +
                             count * (sizeof *standin->messages + 2 * sizeof *standin->answered));
@@ -80,6 +83,7 @@ bool standin_create(const struct call *publish, struct call **out)
     standin->call.command = (struct command){
         .type = COMMAND_PUBLISH,
         .publish = {.topic_id = from->topic_id,
+                    .batch_key = copy_part(from->batch_key, &at),
                     .messages = standin->messages,
                     .count = count,
                     .results = results},

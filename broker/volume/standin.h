@@ -9,7 +9,8 @@
 
 #include "broker/volume/volume.h"
 
-/* False: no memory. NULL in `out`: the publish changed nothing, so there is nothing to stand in. */
+/* False: nothing can stand in: there is no memory, or only a part of a batch with a key was taken
+ * in. NULL in `out`: the publish changed nothing, so there is nothing to stand in. */
 bool standin_create(const struct call *publish, struct call **out);
 void standin_destroy(struct call *call);
 

@@ -190,7 +190,7 @@ static void send_replies(struct list *calls)
 }
 
 /* Answers what need not wait for the flush (struct reply, `early`). A publish leaves a stand-in in
- * its place; without memory for one, it waits, and so does what follows and may have seen it. */
+ * its place; when there can be none, it waits, and so does what follows and may have seen it. */
 static void answer_early(struct volume *volume)
 {
     struct list early;

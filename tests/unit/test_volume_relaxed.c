@@ -405,6 +405,35 @@ static void repeated_keys_are_not_kept(void **state)
     expect_messages(RELAXED, 1);
 }
 
+/* A batch that was answered early is remembered under its key when it is applied again; one of which
+ * a part was refused waits for its commit. */
+static void batch_keys_are_kept(void **state)
+{
+    (void)state;
+    struct publishing publishings[3];
+    struct call *calls[2];
+    for (uint32_t index = 0; index < 3; index++) {
+        struct call *call = publish_call(&publishings[index], RELAXED, index == 1 ? 2 : 0, 2);
+        call->command.publish.batch_key = span_text(index == 1 ? "part" : "batch");
+    }
+    publishings[1].messages[1].shard_id = SYNCED;
+    calls[0] = publishings[0].call;
+    calls[1] = publishings[1].call;
+    volumes_fail_some_commits(&volumes, 0, ERR_MAP_FULL, 1);
+    run_batch(calls, 2);
+    expect_published(&publishings[0], true, 0);
+    assert_false(publishings[1].call->reply.early);
+    assert_int_equal(publishings[1].results[0].code, ERR_NONE);
+    assert_int_equal(publishings[1].results[1].code, ERR_NOT_FOUND);
+    volumes_run(&volumes, 0, publishings[2].call);
+    expect_published(&publishings[2], false, 0);
+    assert_true(publishings[2].results[1].replayed);
+    for (uint32_t index = 0; index < 3; index++) {
+        volumes_call_free(publishings[index].call);
+    }
+    expect_messages(RELAXED, 3);
+}
+
 /* Whether the volume goes on after what it was sent; else it is started again. */
 static bool works_or_restart(void)
 {
@@ -515,6 +544,7 @@ int main(void)
         TEST(a_stop_tries_once_more),
         TEST(goes_with_its_topic),
         TEST(repeated_keys_are_not_kept),
+        TEST(batch_keys_are_kept),
         TEST(any_store_call_fails),
         TEST(any_allocation_fails),
     };
