@@ -164,19 +164,30 @@ static void conn_on_shut_down(uv_shutdown_t *shutdown, int status)
 
 /* ---- output --------------------------------------------------------------------------------- */
 
+static size_t unsent(const struct session_conn *conn)
+{
+    return conn->out.size + (conn->is_writing ? conn->writing.size : 0);
+}
+
 bool session_conn_is_full(const struct session_conn *conn)
 {
-    size_t unsent = conn->out.size + (conn->is_writing ? conn->writing.size : 0);
-    return unsent > SESSION_OUT_HIGH;
+    return unsent(conn) > SESSION_OUT_HIGH;
+}
+
+bool session_conn_is_over(const struct session_conn *conn)
+{
+    return unsent(conn) > SESSION_OUT_HELD;
 }
 
 /* Output goes through buffers that idle connections do not keep. */
-static void take_out(struct session_conn *conn)
+struct buf *session_conn_out(struct session_conn *conn)
 {
     if (conn->out.capacity == 0) {
         conn->out = conn->server->spare_out;
         buf_init(&conn->server->spare_out, SESSION_OUT_MAX);
     }
+    session_conn_touch(conn);
+    return &conn->out;
 }
 
 static void give_out(struct session_conn *conn, struct buf *buf)
@@ -194,9 +205,7 @@ static void give_out(struct session_conn *conn, struct buf *buf)
 
 void session_conn_send(struct session_conn *conn, enum wire_type type, const void *message)
 {
-    take_out(conn);
-    wire_encode(&conn->out, type, message);
-    session_conn_touch(conn);
+    wire_encode(session_conn_out(conn), type, message);
 }
 
 void session_conn_fail(struct session_conn *conn, uint64_t id, enum err_code code,

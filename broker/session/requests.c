@@ -145,12 +145,11 @@ static err_t read_messages(struct session_request *request, const struct wire_li
 static void answer_published(struct session_request *request)
 {
     const struct router_publish *publish = &request->publish;
-    struct session_conn *conn = request->conn;
     uint8_t id[MESSAGE_ID_BYTES];
     struct wire_published published = {.id = request->id,
                                        .durability = (uint32_t)publish->durability,
                                        .results.count = publish->count};
-    struct buf *out = &conn->out;
+    struct buf *out = session_conn_out(request->conn);
     size_t start = wire_begin(out, WIRE_published, &published);
     for (uint32_t index = 0; index < publish->count; index++) {
         const struct publish_result *from = &publish->results[index];
@@ -282,9 +281,15 @@ static void pull_on_done(struct router_operation *operation)
 {
     struct session_request *request = operation->user;
     struct session_conn *conn = request->conn;
-    if (conn != NULL && !operation_failed(request)) {
+    if (conn == NULL || operation_failed(request)) {
+        /* There is nothing to be given. */
+    } else if (session_conn_is_over(conn)) {
+        router_return_pull(operation->router, &request->pull);
+        session_conn_fail(conn, request->id, ERR_BUSY, "too many answers have not been read");
+    } else {
         (void)router_count_delivered(operation, request->server->options.metrics);
-        session_put_deliveries(&conn->out, WIRE_pulled, request->id, request->sub_id, operation);
+        session_put_deliveries(session_conn_out(conn), WIRE_pulled, request->id, request->sub_id,
+                               operation);
     }
     request_end(request);
 }
@@ -363,7 +368,7 @@ static uint64_t settled_lease_ms(const struct session_request *request)
 static void answer_settled(struct session_request *request, uint32_t failed)
 {
     const struct router_settle *settle = &request->settle;
-    struct buf *out = &request->conn->out;
+    struct buf *out = session_conn_out(request->conn);
     struct wire_settled settled = {
         .id = request->id,
         .count = settle->count - failed,

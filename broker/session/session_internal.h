@@ -17,6 +17,7 @@ enum {
     SESSION_ARENA_MAX = 64 << 20,
     SESSION_OUT_KEEP = 256 * 1024, /* memory of an output buffer that is not in use */
     SESSION_OUT_HIGH = 1 << 20, /* unsent bytes, beyond which nothing more is begun for a client */
+    SESSION_OUT_HELD = 64 << 20, /* and beyond which what pulls were given meanwhile goes back */
     SESSION_OUT_MAX = 1 << 30,
     SESSION_HELLO_SIZE_MAX = 4096,
     SESSION_DROP_MAX = 64 * 1024, /* input dropped after the last answer, so that it is read */
@@ -165,9 +166,13 @@ void session_conn_end(struct session_conn *conn);
 void session_conn_close(struct session_conn *conn);
 /* The client has too much unread to be given more. */
 bool session_conn_is_full(const struct session_conn *conn);
+/* And so much that what it is given now has to go back. */
+bool session_conn_is_over(const struct session_conn *conn);
 bool session_conn_is_idle(const struct session_conn *conn);
 
-/* Appends a frame to what will be sent. */
+/* What will be sent at the end of the turn, for frames to be appended. */
+struct buf *session_conn_out(struct session_conn *conn);
+/* Appends a frame to it. */
 void session_conn_send(struct session_conn *conn, enum wire_type type, const void *message);
 /* Answers a request, or the connection itself (id 0), with a failure. `detail` may be NULL. */
 void session_conn_fail(struct session_conn *conn, uint64_t id, enum err_code code,

@@ -100,8 +100,8 @@ static void stream_deliver(struct session_stream *stream)
     if (count == 0) {
         return;
     }
-    session_put_deliveries(&conn->out, WIRE_deliver, stream->id, stream->sub_id, operation);
-    session_conn_touch(conn);
+    session_put_deliveries(session_conn_out(conn), WIRE_deliver, stream->id, stream->sub_id,
+                           operation);
     stream->messages -= (int64_t)count;
     while ((reply = router_reply_next(operation, reply)) != NULL) {
         for (uint32_t index = 0; index < reply_delivery_count(reply); index++) {
@@ -118,7 +118,11 @@ static void stream_on_pulled(struct router_operation *operation)
     enum err_code code = operation->result.code;
     struct router_result result = operation->result;
     stream->is_pulling = false;
-    if (stream->conn != NULL && code == ERR_NONE) {
+    if (stream->conn == NULL || code != ERR_NONE) {
+        /* There is nothing to be given. */
+    } else if (session_conn_is_over(stream->conn)) {
+        router_return_pull(operation->router, &stream->pull); /* it asks again, once it is read */
+    } else {
         stream_deliver(stream);
     }
     router_release(operation);

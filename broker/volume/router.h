@@ -182,6 +182,9 @@ void router_start_configure(struct router *router, struct router_configure *conf
  * at once without counting as an attempt. `done` still runs (result.code UNAVAILABLE). */
 void router_cancel_pull(struct router *router, struct router_pull *pull);
 
+/* In `done` of a pull: what it was given cannot be taken and goes back, likewise. */
+void router_return_pull(struct router *router, struct router_pull *pull);
+
 /* In `done`: the replies of the operation, one after the other; NULL begins, NULL ends. */
 const struct reply *router_reply_next(const struct router_operation *operation,
                                       const struct reply *previous);

@@ -682,6 +682,59 @@ static void stalled_readers_are_bounded(void **state)
     session_client_close(&other);
 }
 
+/* Pulls and streams that waited may all be given something at once. For a client that does not read
+ * it has a bound: what is over it goes back as it was, and is there for who asks again. */
+static void waiting_pulls_are_bounded(void **state)
+{
+    (void)state;
+    enum { PULLS = 150, STREAMS = 100, MESSAGES = PULLS + STREAMS, SIZE = 300000 };
+    struct session_limits limits = sessions_limits;
+    struct sessions wide;
+    struct session_client reader;
+    struct session_client publisher;
+    limits.window_requests = MESSAGES + 50;
+    limits.waiters_max = MESSAGES;
+    sessions_open(&wide, SHARDS, &limits);
+    session_client_open(&reader, &wide, false);
+    session_client_open(&publisher, &wide, false);
+    const struct span t = span_text("t");
+    const struct span s = span_text("s");
+    for (uint64_t id = 1; id <= MESSAGES; id++) {
+        const struct wire_pull pull = {
+            .id = id, .topic = t, .subscription = s, .max = 1, .wait_ms = 10000};
+        const struct wire_consume consume = {
+            .id = id, .topic = t, .subscription = s, .messages = 1, .bytes = 1 << 30};
+        session_client_send(&reader, id <= PULLS ? WIRE_pull : WIRE_consume,
+                            id <= PULLS ? (const void *)&pull : (const void *)&consume);
+    }
+    while (router_waiting(wide.volumes.router) < MESSAGES) {
+        sessions_turn(&wide);
+    }
+    for (uint64_t id = 1; id <= MESSAGES / 2; id++) {
+        session_client_publish(&publisher, id, 2, SIZE);
+        (void)session_client_expect(&publisher, WIRE_published, id);
+    }
+    volumes_quiesce(&wide.volumes);
+    assert_in_range(metrics_get(&wide.metrics.messages_delivered_total), (64 << 20) / SIZE,
+                    (70 << 20) / SIZE);
+    uint32_t count = 0;
+    uint32_t busy = 0;
+    while (count + busy < MESSAGES) {
+        const struct wire_frame *frame = session_client_take(&reader);
+        if (frame->type == WIRE_failure) {
+            assert_int_equal(frame->failure.code, ERR_BUSY);
+            busy++;
+            continue;
+        }
+        assert_int_equal(session_client_deliveries(&reader, deliveries, DELIVERIES), 1);
+        assert_int_equal(deliveries[0].attempt, 1);
+        count++;
+    }
+    session_client_close(&publisher);
+    session_client_close(&reader);
+    sessions_close(&wide);
+}
+
 /* A client that reads nothing for too long is cut. */
 static void stuck_writes_are_cut(void **state)
 {
@@ -816,6 +869,7 @@ int main(void)
         CASE(streams_end_before_their_namesake),
         CASE(streams_bring_what_comes_back),
         CASE(stalled_readers_are_bounded),
+        CASE(waiting_pulls_are_bounded),
         CASE(stuck_writes_are_cut),
         CASE(drain_answers_all),
         CASE(drain_answers_who_goes_on_sending),
