@@ -349,6 +349,9 @@ static err_t pull_start(struct session_request *request)
     }
     operation_prepare(request, pull_on_done);
     router_start_pull(router, &request->pull);
+    /* It may wait for long, and its names have been looked up. */
+    session_chunk_drop(request->server, request->chunk);
+    request->chunk = NULL;
     return NULL;
 }
 

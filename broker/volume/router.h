@@ -67,7 +67,7 @@ struct router_publish {
 
 struct router_pull {
     struct router_operation operation;
-    struct span topic;
+    struct span topic; /* both are looked up at the start and not kept */
     struct span sub;
     uint32_t max;
     uint32_t size_max;

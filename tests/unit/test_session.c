@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "broker/session/session_internal.h"
 #include "tests/lib/sessions.h"
 
 enum { SHARDS = 4, DELIVERIES = 1000 };
@@ -463,6 +464,19 @@ static void a_pull_waits(void **state)
     assert_int_equal(pulled(2), 1);
 }
 
+/* A pull that waits does not hold the 128 KiB that its frame was read into. */
+static void waiting_pulls_hold_no_input(void **state)
+{
+    (void)state;
+    for (uint64_t id = 2; id < 8; id++) {
+        send_pull(id, 1, 10000);
+        while (router_waiting(sessions.volumes.router) < id - 1) {
+            sessions_turn(&sessions);
+        }
+    }
+    assert_int_equal(sessions.server->chunk_count, 1);
+}
+
 /* Beyond its window a connection is not read; it goes on when something is answered. */
 static void windows_hold_back(void **state)
 {
@@ -860,6 +874,7 @@ int main(void)
         CASE(things_are_put),
         CASE(ids_are_used_once_at_a_time),
         CASE(a_pull_waits),
+        CASE(waiting_pulls_hold_no_input),
         CASE(windows_hold_back),
         CASE(the_vanished_get_nothing),
         CASE(streams_keep_to_messages),
