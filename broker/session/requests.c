@@ -598,6 +598,10 @@ static err_t on_consume(struct session_conn *conn, const struct wire_frame *fram
     if (router_waiting(options->router) >= options->limits.waiters_max) {
         return ERR(BUSY, "too many pulls and streams wait");
     }
+    if (conn->stream_map.count + 1 >= options->limits.window_requests) {
+        /* No more would be read of the connection, neither credit nor a cancel, for ever. */
+        return ERR(BUSY, "the streams of the connection would fill its window");
+    }
     session_stream_open(conn, &frame->consume, sub->id);
     return NULL;
 }

@@ -646,6 +646,22 @@ static void streams_end_before_their_namesake(void **state)
     assert_int_equal(metrics_get(&sessions.metrics.wire_streams_open), 0);
 }
 
+/* Streams cannot fill the window, or their credit could never be read. */
+static void streams_leave_a_place(void **state)
+{
+    (void)state;
+    uint32_t count = sessions_limits.window_requests;
+    publish(100, count, 10);
+    for (uint64_t id = 1; id <= count; id++) {
+        open_stream(id, 0, 0);
+    }
+    session_client_expect_failure(&client, count, ERR_BUSY, "window");
+    for (uint64_t id = 1; id < count; id++) {
+        grant(id, 1, 1000);
+        (void)session_client_expect(&client, WIRE_deliver, id);
+    }
+}
+
 /* A lease that runs out is delivered again over the stream, as the next attempt. */
 static void streams_bring_what_comes_back(void **state)
 {
@@ -882,6 +898,7 @@ int main(void)
         CASE(streams_are_cancelled),
         CASE(streams_end_with_their_subscription),
         CASE(streams_end_before_their_namesake),
+        CASE(streams_leave_a_place),
         CASE(streams_bring_what_comes_back),
         CASE(stalled_readers_are_bounded),
         CASE(waiting_pulls_are_bounded),
