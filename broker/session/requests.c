@@ -12,7 +12,13 @@
 #include "broker/session/session_internal.h"
 #include "broker/volume/router_count.h"
 
-enum { LEASE_MIN_MS = 100, RETENTION_MIN_MS = 1000 };
+enum {
+    LEASE_MIN_MS = 100,
+    RETENTION_MIN_MS = 1000,
+    FRAME_OVERHEAD = 64,     /* at most, of a frame of deliveries */
+    DELIVERY_OVERHEAD = 128, /* and of each of them, beside key, attributes and body */
+    ATTRIBUTES_SHARE = 256,  /* one in so many bytes of attributes */
+};
 
 /* The protocol's numbers and bounds are the core's. */
 _Static_assert(DURABILITY_SYNCED == 0 && DURABILITY_RELAXED == 1, "messages.def says so");
@@ -327,6 +333,17 @@ static uint32_t pull_size(const struct session_request *request, uint32_t wanted
     return wanted == 0 || wanted > share ? share : wanted;
 }
 
+void session_fit_frame(const struct session_server *server, struct router_pull *pull)
+{
+    /* The longest of them take a little more room here than in the store. */
+    uint32_t frame_size = server->options.limits.frame_size_max;
+    uint32_t room = frame_size - frame_size / ATTRIBUTES_SHARE - FRAME_OVERHEAD;
+    uint32_t max = room / 2 / DELIVERY_OVERHEAD;
+    pull->max = pull->max < max ? pull->max : max;
+    room -= pull->max * DELIVERY_OVERHEAD;
+    pull->size_max = pull->size_max < room ? pull->size_max : room;
+}
+
 static err_t pull_start(struct session_request *request)
 {
     const struct wire_pull *wire = &request->frame.pull;
@@ -347,6 +364,7 @@ static err_t pull_start(struct session_request *request)
     if (router_waiting(router) >= limits->waiters_max) {
         request->pull.wait_ms = 0;
     }
+    session_fit_frame(request->server, &request->pull);
     operation_prepare(request, pull_on_done);
     router_start_pull(router, &request->pull);
     /* It may wait for long, and its names have been looked up. */

@@ -184,6 +184,8 @@ void session_conn_fail(struct session_conn *conn, uint64_t id, enum err_code cod
 void session_on_frame(struct session_conn *conn, struct span payload);
 /* The client is gone: what it asked for goes on, pulls go back. */
 void session_request_abandon(struct session_request *request);
+/* Lowers what a pull asks for to what one frame can bring. A message alone fits in any case. */
+void session_fit_frame(const struct session_server *server, struct router_pull *pull);
 /* What a pull or a stream was given, as the frame's list. */
 void session_put_deliveries(struct buf *out, enum wire_type type, uint64_t id, uint32_t sub_id,
                             const struct router_operation *operation);

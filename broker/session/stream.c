@@ -83,6 +83,7 @@ void session_stream_go(struct session_stream *stream)
         .lease_ms = stream->lease_ms,
         .wait_ms = ROUTER_WAIT_FOR_EVER,
     };
+    session_fit_frame(stream->server, &stream->pull);
     arena_reset(&stream->arena);
     stream->pull.operation.arena = &stream->arena;
     stream->pull.operation.done = stream_on_pulled;

@@ -765,6 +765,41 @@ static void waiting_pulls_are_bounded(void **state)
     sessions_close(&wide);
 }
 
+/* No frame of deliveries is larger than the welcome says, however small the messages are. */
+static void deliveries_fit_their_frame(void **state)
+{
+    (void)state;
+    enum { MESSAGES = 4000, BATCH = 1000 };
+    struct session_limits limits = sessions_limits;
+    struct sessions narrow;
+    struct session_client reader;
+    limits.frame_size_max = 128 * 1024;
+    limits.message_size_max = 1000;
+    sessions_open(&narrow, SHARDS, &limits);
+    session_client_open(&reader, &narrow, false);
+    for (uint64_t id = 1; id <= MESSAGES / BATCH; id++) {
+        session_client_publish(&reader, id, BATCH, 100);
+        (void)session_client_expect(&reader, WIRE_published, id);
+    }
+    const struct wire_pull pull = {
+        .id = 1, .topic = span_text("t"), .subscription = span_text("s"), .max = 10000};
+    const struct wire_consume consume = {.id = 2,
+                                         .topic = pull.topic,
+                                         .subscription = pull.subscription,
+                                         .messages = MESSAGES,
+                                         .bytes = 1 << 30};
+    session_client_send(&reader, WIRE_pull, &pull);
+    uint32_t count = session_client_expect(&reader, WIRE_pulled, 1)->pulled.deliveries.count;
+    assert_in_range(reader.used, limits.frame_size_max / 2, limits.frame_size_max);
+    session_client_send(&reader, WIRE_consume, &consume);
+    while (count < MESSAGES) {
+        count += session_client_expect(&reader, WIRE_deliver, 2)->deliver.deliveries.count;
+        assert_in_range(reader.used, 1, limits.frame_size_max);
+    }
+    session_client_close(&reader);
+    sessions_close(&narrow);
+}
+
 /* A client that reads nothing for too long is cut. */
 static void stuck_writes_are_cut(void **state)
 {
@@ -902,6 +937,7 @@ int main(void)
         CASE(streams_bring_what_comes_back),
         CASE(stalled_readers_are_bounded),
         CASE(waiting_pulls_are_bounded),
+        CASE(deliveries_fit_their_frame),
         CASE(stuck_writes_are_cut),
         CASE(drain_answers_all),
         CASE(drain_answers_who_goes_on_sending),
