@@ -678,8 +678,11 @@ static err_t request_start(struct session_conn *conn, struct session_request *re
     list_append(&conn->requests, &request->link);
     conn->request_count++;
     conn->pull_count += is_pull(request);
-    conn->request_size += size;
-    return handlers[request->frame.type].start(request);
+    err_t err = handlers[request->frame.type].start(request);
+    /* Ten thousand empty messages are a small frame, and not a small request. */
+    request->size += request->arena.used;
+    conn->request_size += request->size;
+    return err == NULL ? NULL : err_passed(err, __func__);
 }
 
 static err_t take_frame(struct session_conn *conn, struct session_request *request,

@@ -88,7 +88,7 @@ struct session_request {
     struct session_server *server;
     struct session_chunk *chunk;
     uint64_t id;
-    size_t size;
+    size_t size; /* of its frame, and of its memory */
     struct arena arena;
     struct wire_frame frame;
     uint32_t sub_id;

@@ -498,6 +498,27 @@ static void windows_hold_back(void **state)
     }
 }
 
+/* What a request takes in memory counts too: many small messages are held back like few large ones.
+ */
+static void windows_count_memory(void **state)
+{
+    (void)state;
+    enum { REQUESTS = 12, BATCH = 1000 };
+    volumes_hold(&sessions.volumes, 0);
+    volumes_hold(&sessions.volumes, 1);
+    uint64_t before = metrics_get(&sessions.metrics.wire_requests_total);
+    for (uint64_t id = 2; id < 2 + REQUESTS; id++) {
+        session_client_publish(&client, id, BATCH, 0);
+        sessions_turn(&sessions);
+    }
+    assert_in_range(metrics_get(&sessions.metrics.wire_requests_total) - before, 1, REQUESTS / 2);
+    volumes_unhold(&sessions.volumes, 0);
+    volumes_unhold(&sessions.volumes, 1);
+    for (uint32_t count = 0; count < REQUESTS; count++) {
+        assert_int_equal(session_client_take(&client)->type, WIRE_published);
+    }
+}
+
 /* When the client is gone, what it waited for goes to others at once, with the attempt not
  * counted. */
 static void the_vanished_get_nothing(void **state)
@@ -927,6 +948,7 @@ int main(void)
         CASE(a_pull_waits),
         CASE(waiting_pulls_hold_no_input),
         CASE(windows_hold_back),
+        CASE(windows_count_memory),
         CASE(the_vanished_get_nothing),
         CASE(streams_keep_to_messages),
         CASE(streams_keep_to_bytes),
