@@ -14,9 +14,9 @@
 #include "broker/http/server.h"
 #include "broker/metrics/metrics.h"
 #include "broker/session/session.h"
-#include "broker/wire/message.h"
 #include "broker/volume/router_create.h"
 #include "broker/volume/volume.h"
+#include "broker/wire/message.h"
 
 enum { DRAIN_LOOK_MS = 5 };
 

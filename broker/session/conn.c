@@ -136,7 +136,7 @@ void session_conn_end(struct session_conn *conn)
     conn_enter(conn, SESSION_ENDING, 0);
     drop_chunk(conn);
     set_reading(conn, true); /* what comes is dropped, and the client's end is seen */
-    go_streams(conn); /* which ends them */
+    go_streams(conn);        /* which ends them */
     session_conn_touch(conn);
 }
 

@@ -16,7 +16,7 @@ enum {
     SESSION_ARENA_KEEP = 32 * 1024, /* memory a request that is not in use keeps */
     SESSION_ARENA_MAX = 64 << 20,
     SESSION_OUT_KEEP = 256 * 1024, /* memory of an output buffer that is not in use */
-    SESSION_OUT_HIGH = 1 << 20, /* unsent bytes, beyond which nothing more is begun for a client */
+    SESSION_OUT_HIGH = 1 << 20,  /* unsent bytes, beyond which nothing more is begun for a client */
     SESSION_OUT_HELD = 64 << 20, /* and beyond which what pulls were given meanwhile goes back */
     SESSION_OUT_MAX = 1 << 30,
     SESSION_HELLO_SIZE_MAX = 4096,
@@ -63,7 +63,7 @@ struct session_conn {
     enum session_step step;
     bool is_reading;
     bool is_writing; /* `writing` is libuv's */
-    uint64_t id; /* for the log */
+    uint64_t id;     /* for the log */
     uint64_t deadline_us;
     uint64_t progress_us; /* until when a write must make progress */
     size_t unwritten;     /* of it, when last looked at */

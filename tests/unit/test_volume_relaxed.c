@@ -405,8 +405,8 @@ static void repeated_keys_are_not_kept(void **state)
     expect_messages(RELAXED, 1);
 }
 
-/* A batch that was answered early is remembered under its key when it is applied again; one of which
- * a part was refused waits for its commit. */
+/* A batch that was answered early is remembered under its key when it is applied again; one of
+ * which a part was refused waits for its commit. */
 static void batch_keys_are_kept(void **state)
 {
     (void)state;
