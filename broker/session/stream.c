@@ -50,6 +50,14 @@ static uint32_t lower(uint64_t a, uint64_t b)
     return (uint32_t)(a < b ? a : b);
 }
 
+/* It may have been deleted while the stream had no credit, and made again as another. */
+static bool sub_is_there(const struct session_stream *stream)
+{
+    const struct catalog *catalog = router_catalog(stream->server->options.router);
+    const struct catalog_sub *sub = catalog_sub_by_id(catalog, stream->sub_id);
+    return sub != NULL && sub->state == CATALOG_ACTIVE;
+}
+
 void session_stream_go(struct session_stream *stream)
 {
     struct session_conn *conn = stream->conn;
@@ -63,6 +71,10 @@ void session_stream_go(struct session_stream *stream)
     if (stream->messages <= 0 || stream->bytes <= 0 || session_conn_is_full(conn)) {
         return;
     }
+    if (!sub_is_there(stream)) {
+        stream_end(stream, ERR_NOT_FOUND, "subscription: it does not exist");
+        return;
+    }
     stream->pull = (struct router_pull){
         .topic = span_of(stream->topic, stream->topic_size),
         .sub = span_of(stream->sub, stream->sub_size),
@@ -71,6 +83,7 @@ void session_stream_go(struct session_stream *stream)
         .lease_ms = stream->lease_ms,
         .wait_ms = ROUTER_WAIT_FOR_EVER,
     };
+    session_fit_frame(stream->server, &stream->pull);
     arena_reset(&stream->arena);
     stream->pull.operation.arena = &stream->arena;
     stream->pull.operation.done = stream_on_pulled;
@@ -88,8 +101,8 @@ static void stream_deliver(struct session_stream *stream)
     if (count == 0) {
         return;
     }
-    session_put_deliveries(&conn->out, WIRE_deliver, stream->id, stream->sub_id, operation);
-    session_conn_touch(conn);
+    session_put_deliveries(session_conn_out(conn), WIRE_deliver, stream->id, stream->sub_id,
+                           operation);
     stream->messages -= (int64_t)count;
     while ((reply = router_reply_next(operation, reply)) != NULL) {
         for (uint32_t index = 0; index < reply_delivery_count(reply); index++) {
@@ -106,7 +119,11 @@ static void stream_on_pulled(struct router_operation *operation)
     enum err_code code = operation->result.code;
     struct router_result result = operation->result;
     stream->is_pulling = false;
-    if (stream->conn != NULL && code == ERR_NONE) {
+    if (stream->conn == NULL || code != ERR_NONE) {
+        /* There is nothing to be given. */
+    } else if (session_conn_is_over(stream->conn)) {
+        router_return_pull(operation->router, &stream->pull); /* it asks again, once it is read */
+    } else {
         stream_deliver(stream);
     }
     router_release(operation);
