@@ -761,7 +761,7 @@ class FailingDisk(WireTest):
         cls.directory = tempfile.mkdtemp(prefix="flare-faults-")
         cls.control = os.path.join(cls.directory, "control")
         with open(cls.control, "wb") as file:
-            file.write(b"volume-0.mdb".ljust(cls.SIZE, b"\0"))
+            file.write(b"volume-0".ljust(cls.SIZE, b"\0"))
         preload = os.path.join(os.environ["FLARE_BUILD_DIR"], "tests/e2e/fault_preload.so")
         options = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
         cls.broker = scene.Broker({"LD_PRELOAD": preload, "FLARE_FAULT_CONTROL": cls.control,
