@@ -1,7 +1,6 @@
 #include "client/draft.h"
 
 #include "broker/base/text.h"
-#include "broker/wire/message.h"
 #include "broker/wire/writer.h"
 
 /* The broker's bounds, beside those of messages.def. */
@@ -125,28 +124,68 @@ size_t draft_size_max(const struct flare_message *message)
     return size;
 }
 
+/* Fields at the end that are not given are left out. */
+static uint32_t field_count(const struct flare_message *message)
+{
+    if (message->idempotency_key != NULL && message->idempotency_key[0] != '\0') {
+        return 6;
+    }
+    if (message->ttl_ms > 0) {
+        return 5;
+    }
+    if (message->delay_ms > 0) {
+        return 4;
+    }
+    if (message->attribute_count > 0) {
+        return 3;
+    }
+    return message->key != NULL && message->key[0] != '\0' ? 2 : 1;
+}
+
+static void put_text(struct buf *out, const char *text)
+{
+    if (text == NULL || text[0] == '\0') {
+        writer_nil(out);
+    } else {
+        writer_text(out, text);
+    }
+}
+
+static void put_attributes(struct buf *out, const struct flare_message *message)
+{
+    if (message->attribute_count == 0) {
+        writer_nil(out);
+        return;
+    }
+    writer_map(out, (uint32_t)message->attribute_count);
+    for (size_t index = 0; index < message->attribute_count; index++) {
+        writer_text(out, message->attributes[index].name);
+        writer_text(out, message->attributes[index].value);
+    }
+}
+
+/* The record of messages.def, field by field: its encoder would want the attributes as bytes, which
+ * takes memory, and here there must be none to take. */
 static void put_uncommon(struct buf *out, const struct flare_message *message)
 {
-    struct buf pairs;
-    buf_init(&pairs, 2 * (size_t)DRAFT_ATTRIBUTES_SIZE_MAX);
-    for (size_t index = 0; index < message->attribute_count; index++) {
-        writer_text(&pairs, message->attributes[index].name);
-        writer_text(&pairs, message->attributes[index].value);
+    uint32_t count = field_count(message);
+    writer_array(out, count);
+    writer_bin(out, span_of(message->body, message->body_size));
+    if (count > 1) {
+        put_text(out, message->key);
     }
-    struct wire_message record = {
-        .body = span_of(message->body, message->body_size),
-        .key = draft_span(message->key),
-        .attributes = {.count = (uint32_t)message->attribute_count, .items = buf_span(&pairs)},
-        .delay_ms = message->delay_ms,
-        .ttl_ms = message->ttl_ms,
-        .idempotency_key = draft_span(message->idempotency_key),
-    };
-    if (pairs.failed) {
-        out->failed = true;
-    } else {
-        wire_put_record(out, WIRE_RECORD_message, &record);
+    if (count > 2) {
+        put_attributes(out, message);
     }
-    buf_deinit(&pairs);
+    if (count > 3) {
+        writer_u64(out, message->delay_ms);
+    }
+    if (count > 4) {
+        writer_u64(out, message->ttl_ms);
+    }
+    if (count > 5) {
+        put_text(out, message->idempotency_key);
+    }
 }
 
 /* The common case, a short body and perhaps a short key, written here: it is what every publish

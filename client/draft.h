@@ -13,7 +13,8 @@
 err_t draft_check(const struct flare_message *message) MUST_CHECK;
 /* Bytes that its record takes at most. */
 size_t draft_size_max(const struct flare_message *message);
-/* Appends the record of one that has been checked. */
+/* Appends the record of one that has been checked. It takes no memory when there is room for
+ * draft_size_max, and so cannot fail. */
 void draft_put(struct buf *out, const struct flare_message *message);
 
 /* ERR_INVALID when it is no name of a topic or subscription; `what` names it. */

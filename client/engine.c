@@ -1,5 +1,6 @@
 #include "client/engine.h"
 
+#include <assert.h>
 #include <signal.h>
 #include <stdlib.h>
 
@@ -200,6 +201,7 @@ void engine_stop(struct flare_client *client)
     if (!client->is_running) {
         return;
     }
+    assert(!engine_is_own_thread(client)); /* a callback cannot wait for its own end */
     (void)pthread_mutex_lock(&client->lock);
     client->is_stopping = true;
     client->is_woken = true;

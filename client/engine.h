@@ -33,8 +33,7 @@ struct flare_client {
     struct list joining;    /* streams that are new */
     struct outbox outbox;   /* partly the thread's own: see there */
     struct wire_welcome welcome;
-    bool is_welcome;         /* there is a connection now */
-    bool has_greeted;        /* or there was one */
+    bool has_greeted;        /* there is a connection, or there was one */
     struct flare_error lost; /* why there is none, when one was tried */
 
     /* The thread's own. */

@@ -316,6 +316,7 @@ static void stream_turn(struct flare_stream *stream)
     list_splice(&finished, &stream->finished);
     (void)pthread_mutex_unlock(&stream->lock);
     intake_settle_all(stream, &finished);
+    intake_retry_refused(stream);
     if (is_closing) {
         cancel(stream);
         intake_extend_due(stream);
@@ -357,6 +358,9 @@ uint64_t intake_due_us(const struct flare_client *client)
         if (held != NULL) {
             uint64_t extend_us = container_of(held, struct parcel_item, held_link)->extend_us;
             due_us = extend_us < due_us ? extend_us : due_us;
+        }
+        if (!list_empty(&stream->refused)) {
+            due_us = stream->retry_us < due_us ? stream->retry_us : due_us;
         }
         if (stream->consume == NULL && !stream->is_over && stream->reopen_us < due_us) {
             due_us = stream->reopen_us;

@@ -43,10 +43,12 @@ struct flare_stream {
     int64_t credit_size; /* likewise bytes */
     uint32_t here;       /* deliveries held */
     size_t here_size;
-    uint32_t settling; /* requests under way that settle or extend */
-    struct list held;  /* by extend_us */
-    uint64_t lease_us; /* how long leases are; 0: not known yet */
-    bool is_learning;  /* an extend that will tell is under way */
+    uint32_t settling;   /* requests under way that settle or extend */
+    struct list refused; /* verdicts that the broker was too busy for */
+    uint64_t retry_us;   /* when they are sent again */
+    struct list held;    /* by extend_us */
+    uint64_t lease_us;   /* how long leases are; 0: not known yet */
+    bool is_learning;    /* an extend that will tell is under way */
     char texts[];
 };
 
@@ -68,6 +70,8 @@ void intake_close_all(struct flare_client *client);
 
 /* Sends the verdicts of these items and lets them go. */
 void intake_settle_all(struct flare_stream *stream, struct list *finished);
+/* Sends again what the broker was too busy for, when it is time. */
+void intake_retry_refused(struct flare_stream *stream);
 /* Extends what is due. */
 void intake_extend_due(struct flare_stream *stream);
 /* The stream holds it no longer. */

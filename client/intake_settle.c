@@ -8,6 +8,7 @@
 enum {
     EXTEND_MAX = 1000,           /* leases of one request */
     EXTEND_EARLY_PART = 8,       /* of a lease: what is due so soon is extended along */
+    SETTLE_RETRY_US = 50000,     /* a verdict, after the broker was too busy for it */
     EXTEND_RETRY_US = 100000,    /* after the broker was too busy for it */
     UNKNOWN_LEASE_US = 30000000, /* when the broker does not say */
 };
@@ -114,16 +115,30 @@ static err_t verdicts_on_end(struct flare_client *client, struct call *call,
         verdicts_end(verdicts, FLARE_OK);
         return NULL;
     }
-    bool is_passing =
-        failure == ASK_LOST || (failure == ASK_REFUSED && flare_code_retryable(error->code) != 0);
-    /* Not so a client's rule for what the application settles: here nobody else would do it again,
-     * and to settle twice does no harm. */
-    if (is_passing && verdicts_encode(verdicts) == FLARE_OK) {
+    /* Not so what the application settles: here nobody else would do it again, and to settle twice
+     * does no harm. */
+    bool is_busy = failure == ASK_REFUSED && flare_code_retryable(error->code) != 0;
+    bool is_again = failure == ASK_LOST || is_busy;
+    if (!is_again || verdicts_encode(verdicts) != FLARE_OK) {
+        verdicts_end(verdicts, error->code);
+    } else if (is_busy) {
+        verdicts->stream->retry_us = client->now_us + SETTLE_RETRY_US;
+        list_append(&verdicts->stream->refused, &call->ask.link);
+    } else {
         peer_submit(client, &call->ask);
-        return NULL;
     }
-    verdicts_end(verdicts, error->code);
     return NULL;
+}
+
+void intake_retry_refused(struct flare_stream *stream)
+{
+    struct flare_client *client = stream->client;
+    struct list_link *link;
+    /* Without a connection they wait for it with the rest. */
+    bool is_due = client->now_us >= stream->retry_us || !peer_is_ready(&client->peer);
+    while (is_due && (link = list_pop(&stream->refused)) != NULL) {
+        peer_submit(client, container_of(link, struct ask, link));
+    }
 }
 
 /* Takes up to SETTLE_MAX of one verdict off the list. NULL: none has it, or there is no memory. */

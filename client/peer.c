@@ -176,7 +176,6 @@ void peer_lose(struct flare_client *client, const struct flare_error *error)
     peer->step_due_us = client->now_us + pause_us(client);
     peer->lost_us = peer->lost_us == 0 ? client->now_us : peer->lost_us;
     (void)pthread_mutex_lock(&client->lock);
-    client->is_welcome = false;
     client->lost = *error;
     (void)pthread_cond_broadcast(&client->changed);
     (void)pthread_mutex_unlock(&client->lock);

@@ -131,7 +131,6 @@ static err_t on_welcome(struct flare_client *client, const struct wire_frame *fr
     client->welcome = *welcome;
     client->welcome.broker = (struct span){0};
     atomic_store(&client->message_size_max, welcome->message_size_max);
-    client->is_welcome = true;
     client->has_greeted = true;
     outbox_limit(client);
     (void)pthread_cond_broadcast(&client->changed);

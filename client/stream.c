@@ -136,6 +136,7 @@ struct flare_stream *intake_create(struct flare_client *client, const struct fla
     list_init(&stream->waiting);
     list_init(&stream->finished);
     list_init(&stream->held);
+    list_init(&stream->refused);
     stream->workers = calloc(options->concurrency, sizeof *stream->workers);
     bool is_made = stream->workers != NULL && await_cond_init(&stream->work);
     if (is_made && !await_cond_init(&stream->changed)) {

@@ -36,7 +36,7 @@ struct work {
     long long *squares; /* 0: not done */
 };
 
-static void fail(const char *what, const struct flare_error *error)
+static _Noreturn void fail(const char *what, const struct flare_error *error)
 {
     fprintf(stderr, "job_queue: %s: %s (%s)\n", what, error->message, flare_code_name(error->code));
     exit(1);

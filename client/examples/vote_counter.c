@@ -27,7 +27,7 @@ enum { COLORS = 3, SHARDS_MAX = 4096, FLUSH_VOTES_MAX = 2000, FLUSH_INTERVAL_MS 
 static const char *const colors[COLORS] = {"red", "green", "blue"};
 static const struct flare_source counters = {"votes", "counter"};
 
-static void fail(const char *what, const char *why)
+static _Noreturn void fail(const char *what, const char *why)
 {
     fprintf(stderr, "vote_counter: %s: %s\n", what, why);
     exit(1);

@@ -334,6 +334,27 @@ static void test_verdicts_survive(void **state)
     scene_deinit(&scene);
 }
 
+/* A busy broker is told again, and not at once. */
+static void test_busy_verdicts(void **state)
+{
+    (void)state;
+    struct client_scene scene;
+    struct wire_frame frame;
+    scene_init(&scene);
+    scene_open(&scene, &frame);
+    deliver(&scene, 0, 1);
+    gate_open(&scene.gate, 1);
+    fake_broker_expect(&scene.fixture.fake, WIRE_ack, &frame);
+    uint64_t id = frame.id;
+    expect_credit(&scene, 1);
+    fake_broker_fail(&scene.fixture.fake, id, FLARE_ERR_BUSY);
+    fake_broker_expect(&scene.fixture.fake, WIRE_ack, &frame);
+    fake_broker_settle(&scene.fixture.fake, &frame, FLARE_OK);
+    assert_int_equal(counts_when(&scene, 1).acked, 1);
+    scene_close(&scene);
+    scene_deinit(&scene);
+}
+
 /* ---- leases -----------------------------------------------------------------------------------
  */
 
@@ -572,11 +593,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_credit),        cmocka_unit_test(test_too_much),
         cmocka_unit_test(test_verdicts),      cmocka_unit_test(test_verdicts_survive),
-        cmocka_unit_test(test_extension),     cmocka_unit_test(test_learning),
-        cmocka_unit_test(test_no_extension),  cmocka_unit_test(test_lost_leases),
-        cmocka_unit_test(test_refused),       cmocka_unit_test(test_ended),
-        cmocka_unit_test(test_close),         cmocka_unit_test(test_close_client),
-        cmocka_unit_test(test_wrong_options),
+        cmocka_unit_test(test_busy_verdicts), cmocka_unit_test(test_extension),
+        cmocka_unit_test(test_learning),      cmocka_unit_test(test_no_extension),
+        cmocka_unit_test(test_lost_leases),   cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_ended),         cmocka_unit_test(test_close),
+        cmocka_unit_test(test_close_client),  cmocka_unit_test(test_wrong_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
