@@ -85,6 +85,9 @@ err_t session_server_adopt(struct session_server *server, int fd)
     if (server->is_draining) {
         return ERR(UNAVAILABLE, "the broker is stopping");
     }
+    if (fd < 0) {
+        return ERR(IO, "connection: %d is no socket", fd);
+    }
     TRY(session_conn_begin(server, fd));
     start_timer(server);
     return NULL;
