@@ -450,6 +450,9 @@ static void test_benchmarks_say_how_they_measured(void **state)
         {{"bench", "consume", "-n", "3001", "-c", "3", "-o", "7", "--batch", "5"}, "wire"},
         {{"bench", "consume", "-n", "3001", "-c", "2", "--backlog", "1000"}, "wire"},
         {{"bench", "consume", "-n", "1001", "-c", "2", "--pull", "--batch", "100"}, "wire"},
+        {{"bench", "publish", "-n", "3000", "-c", "2", "-o", "10", "--library"}, "libflare"},
+        {{"bench", "publish", "-n", "3000", "--library", "--batch", "7"}, "libflare"},
+        {{"bench", "consume", "-n", "3001", "-c", "3", "-o", "50", "--library"}, "libflare"},
         {{"bench", "publish", "-n", "300", "-c", "3", "--http"}, "http"},
         {{"bench", "consume", "-n", "300", "-c", "3", "--http"}, "http"},
     };
@@ -458,6 +461,9 @@ static void test_benchmarks_say_how_they_measured(void **state)
     }
     struct cli_outcome outcome;
     cli_run(broker->url, WORDS("bench", "publish", "--http", "-o", "2"), NULL, &outcome);
+    assert_int_equal(outcome.exit_code, 64);
+    cli_outcome_deinit(&outcome);
+    cli_run(broker->url, WORDS("bench", "consume", "--http", "--library"), NULL, &outcome);
     assert_int_equal(outcome.exit_code, 64);
     cli_outcome_deinit(&outcome);
     expect_nothing_left(broker);
