@@ -440,6 +440,12 @@ static void things_are_put(void **state)
         &session_client_expect(&client, WIRE_configured, 2)->configured;
     assert_false(again->created);
     assert_int_equal(again->version, made->version);
+    const struct sub_settings paused = {.lease_ms = 1000, .paused = true};
+    assert_int_equal(volumes_put_sub(&sessions.volumes, "new", "sub", &paused), ERR_NONE);
+    session_client_send(&client, WIRE_sub_put, &sub);
+    assert_false(session_client_expect(&client, WIRE_configured, 3)->configured.created);
+    assert_int_equal(made_sub->settings.lease_ms, CATALOG_LEASE_DEFAULT_MS);
+    assert_true(made_sub->settings.paused);
 }
 
 /* An id is used until it is answered; then it is free. */
@@ -874,17 +880,23 @@ static void drain_answers_all(void **state)
     err_free(err);
 }
 
+/* A publish that both volumes have and do not answer. */
+static void hold_publish(uint64_t id)
+{
+    volumes_hold(&sessions.volumes, 0);
+    volumes_hold(&sessions.volumes, 1);
+    session_client_publish(&client, id, SHARDS, 10);
+    while (!volumes_is_held(&sessions.volumes, 0) || !volumes_is_held(&sessions.volumes, 1)) {
+        sessions_turn(&sessions);
+    }
+}
+
 /* A client that goes on sending while the broker stops is answered what was begun, once it has
  * been, and nothing else. */
 static void drain_answers_who_goes_on_sending(void **state)
 {
     (void)state;
-    volumes_hold(&sessions.volumes, 0);
-    volumes_hold(&sessions.volumes, 1);
-    session_client_publish(&client, 2, SHARDS, 10);
-    while (!volumes_is_held(&sessions.volumes, 0) || !volumes_is_held(&sessions.volumes, 1)) {
-        sessions_turn(&sessions);
-    }
+    hold_publish(2);
     router_drain(sessions.volumes.router);
     session_server_drain(sessions.server);
     (void)session_client_expect(&client, WIRE_goodbye, 0);
@@ -897,6 +909,25 @@ static void drain_answers_who_goes_on_sending(void **state)
     (void)session_client_expect(&client, WIRE_published, 2);
     session_client_expect_end(&client);
     assert_int_equal(metrics_get(&sessions.metrics.messages_published_total), SHARDS);
+}
+
+/* What the volumes answer at the very end, when the time to drain is over, still leaves. */
+static void late_answers_leave(void **state)
+{
+    (void)state;
+    struct router *router = sessions.volumes.router;
+    hold_publish(2);
+    router_drain(router);
+    session_server_drain(sessions.server);
+    (void)session_client_expect(&client, WIRE_goodbye, 0);
+    volumes_unhold(&sessions.volumes, 0);
+    volumes_unhold(&sessions.volumes, 1);
+    while (router_pending(router) > 0) {
+        volumes_turn(&sessions.volumes);
+    }
+    sessions_destroy_server(&sessions);
+    (void)session_client_expect(&client, WIRE_published, 2);
+    session_client_expect_end(&client);
 }
 
 /* It listens on an address too, and says which; a bad one is refused. */
@@ -963,6 +994,7 @@ int main(void)
         CASE(stuck_writes_are_cut),
         CASE(drain_answers_all),
         CASE(drain_answers_who_goes_on_sending),
+        CASE(late_answers_leave),
         CASE(it_listens),
         CASE(only_sockets_are_adopted),
     };
