@@ -380,6 +380,30 @@ static void refused_pulls_leave_nothing(void **state)
     assert_int_equal(pulled(4), 3);
 }
 
+/* A failure always says something, also when all messages failed alike and nothing more is known. */
+static void failures_have_a_detail(void **state)
+{
+    (void)state;
+    struct buf items;
+    buf_init(&items, 1000);
+    for (uint64_t id = 2; id < 4; id++) {
+        const struct wire_message message = {.body = span_text(id == 2 ? "one" : "other"),
+                                             .idempotency_key = span_text("key")};
+        buf_reset(&items);
+        wire_put_record(&items, WIRE_RECORD_message, &message);
+        const struct wire_publish wire = {.id = id,
+                                          .topic = span_text("t"),
+                                          .messages = {.count = 1, .items = buf_span(&items)}};
+        session_client_send(&client, WIRE_publish, &wire);
+        if (id == 2) {
+            (void)session_client_expect(&client, WIRE_published, id);
+        }
+    }
+    session_client_expect_failure(&client, 3, ERR_IDEMPOTENCY_REUSED, "");
+    assert_true(client.frame.failure.detail.size > 0);
+    buf_deinit(&items);
+}
+
 /* Bad attributes are named with their message. */
 static void attributes_are_checked(void **state)
 {
@@ -973,6 +997,7 @@ int main(void)
         CASE(batch_keys),
         CASE(requests_are_checked),
         CASE(refused_pulls_leave_nothing),
+        CASE(failures_have_a_detail),
         CASE(attributes_are_checked),
         CASE(things_are_put),
         CASE(ids_are_used_once_at_a_time),
