@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "broker/base/random.h"
 #include "broker/session/session_internal.h"
 #include "tests/lib/sessions.h"
 
@@ -874,6 +875,99 @@ static void stuck_writes_are_cut(void **state)
     assert_int_equal(metrics_get(&sessions.metrics.wire_timeouts_total), 1);
 }
 
+/* ---- disorder -------------------------------------------------------------------------------- */
+
+enum { CLIENTS = 4, IDS = 6, STEPS = 4000 };
+
+/* Sends one request at random; few ids, so that they collide, and streams are granted and cancelled
+ * that have ended. */
+static void send_any(struct session_client *sender, struct random *random)
+{
+    const struct span t = span_text("t");
+    const struct span s = span_text("s");
+    uint64_t id = 1 + random_below(random, IDS);
+    uint32_t count = 1 + (uint32_t)random_below(random, 4);
+    switch (random_below(random, 6)) {
+    case 0: {
+        const struct wire_pull pull = {
+            .id = id, .topic = t, .subscription = s, .max = count, .wait_ms = count % 2 * 10000};
+        session_client_send(sender, WIRE_pull, &pull);
+        return;
+    }
+    case 1: {
+        const struct wire_consume consume = {
+            .id = id, .topic = t, .subscription = s, .messages = count, .bytes = count * 50};
+        session_client_send(sender, WIRE_consume, &consume);
+        return;
+    }
+    case 2:
+        session_client_send(
+            sender, WIRE_credit,
+            &(struct wire_credit){.id = id, .messages = count, .bytes = count * 50});
+        return;
+    case 3:
+        session_client_send(sender, WIRE_cancel, &(struct wire_cancel){.id = id});
+        return;
+    default:
+        session_client_publish(sender, id + 100, count, 30);
+        return;
+    }
+}
+
+/* Whatever clients ask for, in whatever order, and wherever they vanish: nothing stays open, and
+ * what they were given comes back. */
+static void disorder_leaves_nothing(void **state)
+{
+    (void)state;
+    struct session_client clients[CLIENTS];
+    struct random random;
+    const struct sub_settings settings = {.lease_ms = 1000};
+    random_init(&random, 7);
+    assert_int_equal(volumes_put_sub(&sessions.volumes, "t", "s", &settings), ERR_NONE);
+    for (uint32_t index = 0; index < CLIENTS; index++) {
+        session_client_open(&clients[index], &sessions, false);
+    }
+    for (uint32_t step = 0; step < STEPS; step++) {
+        struct session_client *one = &clients[random_below(&random, CLIENTS)];
+        send_any(one, &random);
+        uint64_t chance = random_below(&random, 40);
+        if (chance == 0) {
+            session_client_send_raw(one, span_of("\0\0\0\x09\x93", 5)); /* part of a frame */
+            session_client_close(one);
+            session_client_open(one, &sessions, false);
+        } else if (chance == 1) {
+            volumes_hold(&sessions.volumes, step % 2);
+        } else if (chance < 6) {
+            volumes_unhold(&sessions.volumes, 0);
+            volumes_unhold(&sessions.volumes, 1);
+        } else if (chance == 6) {
+            volumes_advance(&sessions.volumes, 1000);
+        } else if (chance < 25) {
+            sessions_turn(&sessions);
+        }
+    }
+    volumes_unhold(&sessions.volumes, 0);
+    volumes_unhold(&sessions.volumes, 1);
+    for (uint32_t index = 0; index < CLIENTS; index++) {
+        session_client_close(&clients[index]);
+    }
+    while (metrics_get(&sessions.metrics.wire_connections_open) > 1 ||
+           router_pending(sessions.volumes.router) > 0) {
+        sessions_turn(&sessions);
+    }
+    assert_int_equal(metrics_get(&sessions.metrics.wire_streams_open), 0);
+    assert_int_equal(router_waiting(sessions.volumes.router), 0);
+    volumes_advance(&sessions.volumes, 1000);
+    uint64_t published = metrics_get(&sessions.metrics.messages_published_total);
+    assert_true(published > 0);
+    uint64_t left = 0;
+    for (uint32_t count = 1; count > 0; left += count) {
+        send_pull(2, 1000, 0);
+        count = pulled(2);
+    }
+    assert_int_equal(left, published);
+}
+
 /* ---- the end --------------------------------------------------------------------------------- */
 
 /* A stopping broker says goodbye, ends what waits with `unavailable`, and closes. */
@@ -1017,6 +1111,7 @@ int main(void)
         CASE(waiting_pulls_are_bounded),
         CASE(deliveries_fit_their_frame),
         CASE(stuck_writes_are_cut),
+        CASE(disorder_leaves_nothing),
         CASE(drain_answers_all),
         CASE(drain_answers_who_goes_on_sending),
         CASE(late_answers_leave),
