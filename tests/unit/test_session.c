@@ -381,7 +381,7 @@ static void refused_pulls_leave_nothing(void **state)
     assert_int_equal(pulled(4), 3);
 }
 
-/* A failure always says something, also when all messages failed alike and nothing more is known. */
+/* A failure always says something, also when all messages failed alike and no more is known. */
 static void failures_have_a_detail(void **state)
 {
     (void)state;
@@ -392,9 +392,8 @@ static void failures_have_a_detail(void **state)
                                              .idempotency_key = span_text("key")};
         buf_reset(&items);
         wire_put_record(&items, WIRE_RECORD_message, &message);
-        const struct wire_publish wire = {.id = id,
-                                          .topic = span_text("t"),
-                                          .messages = {.count = 1, .items = buf_span(&items)}};
+        const struct wire_publish wire = {
+            .id = id, .topic = span_text("t"), .messages = {.count = 1, .items = buf_span(&items)}};
         session_client_send(&client, WIRE_publish, &wire);
         if (id == 2) {
             (void)session_client_expect(&client, WIRE_published, id);
