@@ -68,6 +68,9 @@ static void observe(void *context, enum volume_measure measure, uint64_t value)
     case VOLUME_FLUSH_US:
         metrics_observe(&metrics->flush_duration_seconds, value);
         break;
+    case VOLUME_CHECKPOINT_US:
+        metrics_observe(&metrics->checkpoint_duration_seconds, value);
+        break;
     case VOLUME_BATCH_SIZE:
         metrics_observe(&metrics->commit_commands, value);
         break;
@@ -89,13 +92,15 @@ static void report(void *context, const struct effects *effects)
     metrics_add(&metrics->corrupt_records_total, effects->corrupt);
 }
 
-static err_t start_volume(struct node *node, const char *name, struct store **store,
+/* Takes the store, and the journal when there is one, on success; the machine always. */
+static err_t start_volume(struct node *node, const char *name, struct datadir_volume *files,
                           struct machine *machine, struct volume **out)
 {
     const struct config *config = node->config;
     const struct volume_options options = {
         .name = name,
-        .store = *store,
+        .store = files->store,
+        .journal = files->journal,
         .machine = machine,
         .clock = node->clock,
         .mailbox_max = config->mailbox_commands_max,
@@ -103,6 +108,8 @@ static err_t start_volume(struct node *node, const char *name, struct store **st
         .batch_bytes = config->commit_size_max,
         .quota = config->quota,
         .reserve = config->disk_reserve,
+        .checkpoint_ms = config->checkpoint_interval_ms,
+        .relaxed_ms = config->relaxed_interval_ms,
         .maintain_ms = config->maintenance_interval_ms,
         .wake = wake,
         .wake_context = node,
@@ -118,7 +125,7 @@ static err_t start_volume(struct node *node, const char *name, struct store **st
         err_free(err);
         return named;
     }
-    *store = NULL;
+    *files = (struct datadir_volume){NULL, NULL};
     return NULL;
 }
 
@@ -129,7 +136,7 @@ static err_t load_catalog(struct node *node)
     if (node->catalog == NULL) {
         return ERR(MEMORY, "no memory for the catalog");
     }
-    TRY(store_begin(node->datadir.catalog, STORE_READ, &txn));
+    TRY(store_begin(node->datadir.catalog.store, STORE_READ, &txn));
     err_t err = catalog_load(node->catalog, txn);
     store_abort(txn);
     return err;
@@ -428,7 +435,8 @@ err_t node_start(uv_loop_t *loop, const struct config *config, const struct cloc
     const struct datadir_options options = {.path = config->data,
                                             .volumes = config->volumes,
                                             .map_size = config->map_size,
-                                            .map_size_max = config->map_size_max};
+                                            .map_size_max = config->map_size_max,
+                                            .journal_size = config->journal_size};
     TRY_OUT(datadir_open(&options, &node->datadir));
     TRY_OUT(load_catalog(node));
     TRY_OUT(start_volumes(node));

@@ -146,7 +146,7 @@ static int start_thread(struct flare_client *client)
     return rc;
 }
 
-err_t engine_start(struct flare_client *client)
+err_t engine_open_loop(struct flare_client *client)
 {
     int rc = uv_loop_init(&client->loop);
     if (rc != 0) {
@@ -160,12 +160,25 @@ err_t engine_start(struct flare_client *client)
     (void)uv_timer_init(&client->loop, &client->timer);
     client->wake.data = client;
     client->timer.data = client;
-    rc = start_thread(client);
-    if (rc != 0) {
+    return NULL;
+}
+
+void engine_close_loop(struct flare_client *client)
+{
+    if (!uv_is_closing((uv_handle_t *)&client->wake)) {
         uv_close((uv_handle_t *)&client->wake, NULL);
         uv_close((uv_handle_t *)&client->timer, NULL);
-        (void)uv_run(&client->loop, UV_RUN_DEFAULT);
-        (void)uv_loop_close(&client->loop);
+    }
+    (void)uv_run(&client->loop, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&client->loop);
+}
+
+err_t engine_start(struct flare_client *client)
+{
+    TRY(engine_open_loop(client));
+    int rc = start_thread(client);
+    if (rc != 0) {
+        engine_close_loop(client);
         return ERR(IO, "cannot start a thread: %s", strerror(rc));
     }
     return NULL;
@@ -195,7 +208,7 @@ void engine_stop(struct flare_client *client)
     engine_signal(client);
     (void)pthread_join(client->thread, NULL);
     client->is_running = false;
-    (void)uv_loop_close(&client->loop);
+    engine_close_loop(client);
 }
 
 void engine_destroy(struct flare_client *client)

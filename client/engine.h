@@ -49,8 +49,11 @@ struct flare_client {
     struct list intakes; /* streams; whoever closes one waits until it is not in here any more */
 };
 
-/* A client that does not run yet; bytes may be fed to its peer, as the fuzzer does. */
+/* A client that does not run yet. */
 err_t engine_create(const struct flare_options *options, struct flare_client **out) MUST_CHECK;
+/* Its loop, which engine_start runs in a thread; the fuzzer takes turns by itself. */
+err_t engine_open_loop(struct flare_client *client) MUST_CHECK;
+void engine_close_loop(struct flare_client *client);
 err_t engine_start(struct flare_client *client) MUST_CHECK;
 /* From now on nothing waits for a connection: without one it fails. */
 void engine_leave(struct flare_client *client);

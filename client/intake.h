@@ -50,7 +50,14 @@ struct flare_stream {
     char texts[];
 };
 
-/* The stream's share of a turn. */
+/* A stream without threads that no client knows of yet. The options have been checked and have
+ * their defaults; texts are copied. NULL: no memory. */
+struct flare_stream *intake_create(struct flare_client *client, const struct flare_source *source,
+                                   const struct flare_stream_options *options);
+/* It must be detached, and its threads have ended. */
+void intake_destroy(struct flare_stream *stream);
+
+/* The streams' share of a turn. */
 void intake_turn(struct flare_client *client);
 uint64_t intake_due_us(const struct flare_client *client);
 

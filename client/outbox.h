@@ -114,6 +114,11 @@ void outbox_send(struct flare_client *client);
 /* Fails what is not sealed. On the thread. */
 void outbox_fail_all(struct flare_client *client, const struct flare_error *error);
 
+/* Decodes an answer to a publish in its usual form up to its results, which are left for the batch
+ * to walk: the decoder for all messages would walk them too, and they are most of what a publisher
+ * reads. False: let that decoder have it. */
+bool outbox_peek(struct span payload, struct wire_frame *out);
+
 /* Lets go what is being filled, and says up to which batch that is; then waits for all of them. */
 uint64_t outbox_flush_begin(struct flare_client *client);
 bool outbox_flush_wait(struct flare_client *client, uint64_t number, uint64_t timeout_ms);

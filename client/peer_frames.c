@@ -246,7 +246,7 @@ static err_t on_known_frame(struct flare_client *client, const struct wire_frame
 static err_t on_frame(struct flare_client *client, struct span payload)
 {
     struct wire_frame frame;
-    err_t err = wire_decode(payload, &frame);
+    err_t err = outbox_peek(payload, &frame) ? NULL : wire_decode(payload, &frame);
     if (err != NULL && err_code(err) == ERR_NOT_IMPLEMENTED) {
         err_free(err); /* of a later version: it is of no interest to this one */
         return NULL;

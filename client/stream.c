@@ -104,7 +104,7 @@ static err_t check_options(const struct flare_source *source, struct flare_strea
     return NULL;
 }
 
-static void stream_free(struct flare_stream *stream)
+void intake_destroy(struct flare_stream *stream)
 {
     (void)pthread_cond_destroy(&stream->work);
     (void)pthread_cond_destroy(&stream->changed);
@@ -113,10 +113,8 @@ static void stream_free(struct flare_stream *stream)
     free(stream);
 }
 
-/* Copies the texts behind the struct. */
-static struct flare_stream *stream_create(struct flare_client *client,
-                                          const struct flare_source *source,
-                                          const struct flare_stream_options *options)
+struct flare_stream *intake_create(struct flare_client *client, const struct flare_source *source,
+                                   const struct flare_stream_options *options)
 {
     const char *consumer = options->consumer == NULL ? "" : options->consumer;
     size_t topic_size = strlen(source->topic) + 1;
@@ -231,11 +229,11 @@ enum flare_code flare_stream_open(struct flare_client *client, const struct flar
     if (err != NULL) {
         return problem_of_err(error, err);
     }
-    struct flare_stream *stream = stream_create(client, source, &checked);
+    struct flare_stream *stream = intake_create(client, source, &checked);
     if (stream == NULL || !start_workers(stream)) {
         if (stream != NULL) {
             stop_workers(stream);
-            stream_free(stream);
+            intake_destroy(stream);
         }
         return problem_set(error, FLARE_ERR_MEMORY, "no memory or threads for a stream");
     }
@@ -273,7 +271,7 @@ void flare_stream_close(struct flare_stream *stream)
     }
     (void)pthread_mutex_unlock(&stream->lock);
     stop_workers(stream);
-    stream_free(stream);
+    intake_destroy(stream);
 }
 
 void intake_close_all(struct flare_client *client)

@@ -626,12 +626,14 @@ static err_t on_consume(struct session_conn *conn, const struct wire_frame *fram
 
 static err_t on_credit(struct session_conn *conn, const struct wire_frame *frame)
 {
-    return session_stream_credit(conn, &frame->credit);
+    session_stream_credit(conn, &frame->credit);
+    return NULL;
 }
 
 static err_t on_cancel(struct session_conn *conn, const struct wire_frame *frame)
 {
-    return session_stream_cancel(conn, &frame->cancel);
+    session_stream_cancel(conn, &frame->cancel);
+    return NULL;
 }
 
 /* ---- frames ---------------------------------------------------------------------------------- */

@@ -195,8 +195,9 @@ void session_put_deliveries(struct buf *out, enum wire_type type, uint64_t id, u
 
 void session_stream_open(struct session_conn *conn, const struct wire_consume *consume,
                          uint32_t sub_id);
-err_t session_stream_credit(struct session_conn *conn, const struct wire_credit *credit) MUST_CHECK;
-err_t session_stream_cancel(struct session_conn *conn, const struct wire_cancel *cancel) MUST_CHECK;
+/* An id without a stream is passed over. */
+void session_stream_credit(struct session_conn *conn, const struct wire_credit *credit);
+void session_stream_cancel(struct session_conn *conn, const struct wire_cancel *cancel);
 void session_stream_abandon(struct session_stream *stream);
 /* Asks for what its credit allows, unless it is asking; ends it when there is nothing to ask. */
 void session_stream_go(struct session_stream *stream);

@@ -171,34 +171,30 @@ void session_stream_open(struct session_conn *conn, const struct wire_consume *c
     session_stream_go(stream);
 }
 
-static err_t find_stream(struct session_conn *conn, uint64_t id, struct session_stream **out)
+void session_stream_credit(struct session_conn *conn, const struct wire_credit *credit)
 {
-    *out = map_get(&conn->stream_map, id);
-    return *out != NULL ? NULL : ERR(NOT_FOUND, "id: there is no stream of this id");
-}
-
-err_t session_stream_credit(struct session_conn *conn, const struct wire_credit *credit)
-{
-    struct session_stream *stream;
-    TRY(find_stream(conn, credit->id, &stream));
+    struct session_stream *stream = map_get(&conn->stream_map, credit->id);
+    if (stream == NULL) {
+        return; /* it has crossed with the end; a failure could be taken for a later request's */
+    }
     add_credit(stream, credit->messages, credit->bytes);
     if (!stream->is_cancelled) {
         session_stream_go(stream);
     }
-    return NULL;
 }
 
-err_t session_stream_cancel(struct session_conn *conn, const struct wire_cancel *cancel)
+void session_stream_cancel(struct session_conn *conn, const struct wire_cancel *cancel)
 {
-    struct session_stream *stream;
-    TRY(find_stream(conn, cancel->id, &stream));
+    struct session_stream *stream = map_get(&conn->stream_map, cancel->id);
+    if (stream == NULL) {
+        return;
+    }
     if (stream->is_pulling) {
         stream->is_cancelled = true; /* ended is sent once what it is being given has gone back */
         router_cancel_pull(conn->server->options.router, &stream->pull);
     } else {
         stream_end(stream, ERR_NONE, NULL);
     }
-    return NULL;
 }
 
 void session_stream_abandon(struct session_stream *stream)

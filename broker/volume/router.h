@@ -167,6 +167,7 @@ struct router_volume_status {
     uint64_t mailbox_count;
     uint64_t commands_total;
     uint64_t commits_total;
+    uint64_t journal_size;
 };
 
 /* Starting any operation: it is checked and sent at once; errors come through `done` as well. */

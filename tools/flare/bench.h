@@ -59,6 +59,7 @@ struct bench_core_settings {
     uint64_t count;       /* state changes of all volumes */
     uint64_t in_flight;   /* leased messages of each volume, all the time */
     bool random_acks;
+    bool no_journal; /* every round is a commit of LMDB */
     struct progress *progress;
 };
 

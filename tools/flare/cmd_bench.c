@@ -32,6 +32,7 @@ enum {
     CORE_SIZE,
     CORE_COMMAND,
     CORE_RANDOM,
+    CORE_NO_JOURNAL,
     CORE_IN_FLIGHT,
     CORE_DIRECTORY
 };
@@ -188,6 +189,9 @@ static const struct option_row core_options[] = {
     [CORE_RANDOM] = {.name = "random-acks",
                      .kind = OPTION_FLAG,
                      .help = "finish leased messages in random order, not the oldest first"},
+    [CORE_NO_JOURNAL] = {.name = "no-journal",
+                         .kind = OPTION_FLAG,
+                         .help = "commit every batch, instead of many after each other at once"},
     [CORE_IN_FLIGHT] = {.name = "in-flight",
                         .kind = OPTION_NUMBER,
                         .max = 1000000,
@@ -317,7 +321,9 @@ static void print_result(const struct bench_settings *settings, const char *name
     double count = (double)settings->count;
     json_t *latency = json_object();
     for (size_t i = 0; i < LOAD_KINDS && kinds[i] != NULL; i++) {
-        (void)json_object_set_new(latency, kinds[i], describe_latency(&result->latencies[i]));
+        if (result->latencies[i].count > 0) { /* a stream has no pulls */
+            (void)json_object_set_new(latency, kinds[i], describe_latency(&result->latencies[i]));
+        }
     }
     json_t *document = json_pack(
         "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:f, s:f, s:o}", "bench",
@@ -480,15 +486,16 @@ static void print_core(const struct bench_core_settings *settings,
 {
     double seconds = (double)result->duration_us / 1e6;
     json_t *document = json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:f, s:I, s:I, s:I, s:o}", "bench",
-        "core", "version", FLARE_VERSION, "durability", "synced", "volumes",
+        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:f, s:I, s:I, s:I, s:o}",
+        "bench", "core", "version", FLARE_VERSION, "durability", "synced", "volumes",
         (json_int_t)settings->volumes, "shards", (json_int_t)settings->shards, "size",
         (json_int_t)settings->size, "batch", (json_int_t)settings->batch, "command",
         (json_int_t)settings->command_max, "in_flight", (json_int_t)settings->in_flight,
-        "random_acks", (int)settings->random_acks, "count", (json_int_t)result->changes, "seconds",
-        seconds, "throughput", (json_int_t)(seconds > 0 ? (double)result->changes / seconds : 0),
-        "used_bytes", (json_int_t)result->used_size, "file_bytes", (json_int_t)result->file_size,
-        "latency_us", json_pack("{s:o}", "commit", describe_latency(&result->commits)));
+        "random_acks", (int)settings->random_acks, "journal", (int)!settings->no_journal, "count",
+        (json_int_t)result->changes, "seconds", seconds, "throughput",
+        (json_int_t)(seconds > 0 ? (double)result->changes / seconds : 0), "used_bytes",
+        (json_int_t)result->used_size, "file_bytes", (json_int_t)result->file_size, "latency_us",
+        json_pack("{s:o}", "commit", describe_latency(&result->commits)));
     (void)json_dumpf(document, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
     (void)putchar('\n');
     json_decref(document);
@@ -512,6 +519,7 @@ static err_t core_run(struct cli *cli, const struct arguments *arguments)
         .count = arguments_number(arguments, CORE_COUNT, 3000000),
         .in_flight = arguments_number(arguments, CORE_IN_FLIGHT, 0),
         .random_acks = values[CORE_RANDOM].set,
+        .no_journal = values[CORE_NO_JOURNAL].set,
         .progress = &progress};
     progress_begin(&progress, "changing", settings.count);
     err_t err = bench_core_run(&settings, &result);
