@@ -216,7 +216,7 @@ void session_conn_fail(struct session_conn *conn, uint64_t id, enum err_code cod
         .id = id,
         .code = (uint32_t)code,
         .slug = span_text(err_slug(code)),
-        .detail = span_text(detail == NULL ? err_title(code) : detail),
+        .detail = span_text(detail == NULL || detail[0] == '\0' ? err_title(code) : detail),
         .retryable = err_retryable(code) != 0,
         .retry_after_ms = err_retryable(code) != 0 && code != ERR_UNKNOWN ? wait_ms : 0,
     };

@@ -174,7 +174,8 @@ bool session_conn_is_idle(const struct session_conn *conn);
 struct buf *session_conn_out(struct session_conn *conn);
 /* Appends a frame to it. */
 void session_conn_send(struct session_conn *conn, enum wire_type type, const void *message);
-/* Answers a request, or the connection itself (id 0), with a failure. `detail` may be NULL. */
+/* Answers a request, or the connection itself (id 0), with a failure. `detail` may be NULL or
+ * empty. */
 void session_conn_fail(struct session_conn *conn, uint64_t id, enum err_code code,
                        const char *detail);
 

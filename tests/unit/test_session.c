@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "broker/base/random.h"
 #include "broker/session/session_internal.h"
 #include "tests/lib/sessions.h"
 
@@ -378,6 +379,29 @@ static void refused_pulls_leave_nothing(void **state)
     assert_int_equal(pulled(4), 3);
 }
 
+/* A failure always says something, also when all messages failed alike and no more is known. */
+static void failures_have_a_detail(void **state)
+{
+    (void)state;
+    struct buf items;
+    buf_init(&items, 1000);
+    for (uint64_t id = 2; id < 4; id++) {
+        const struct wire_message message = {.body = span_text(id == 2 ? "one" : "other"),
+                                             .idempotency_key = span_text("key")};
+        buf_reset(&items);
+        wire_put_record(&items, WIRE_RECORD_message, &message);
+        const struct wire_publish wire = {
+            .id = id, .topic = span_text("t"), .messages = {.count = 1, .items = buf_span(&items)}};
+        session_client_send(&client, WIRE_publish, &wire);
+        if (id == 2) {
+            (void)session_client_expect(&client, WIRE_published, id);
+        }
+    }
+    session_client_expect_failure(&client, 3, ERR_IDEMPOTENCY_REUSED, "");
+    assert_true(client.frame.failure.detail.size > 0);
+    buf_deinit(&items);
+}
+
 /* Bad attributes are named with their message. */
 static void attributes_are_checked(void **state)
 {
@@ -438,6 +462,12 @@ static void things_are_put(void **state)
         &session_client_expect(&client, WIRE_configured, 2)->configured;
     assert_false(again->created);
     assert_int_equal(again->version, made->version);
+    const struct sub_settings paused = {.lease_ms = 1000, .paused = true};
+    assert_int_equal(volumes_put_sub(&sessions.volumes, "new", "sub", &paused), ERR_NONE);
+    session_client_send(&client, WIRE_sub_put, &sub);
+    assert_false(session_client_expect(&client, WIRE_configured, 3)->configured.created);
+    assert_int_equal(made_sub->settings.lease_ms, CATALOG_LEASE_DEFAULT_MS);
+    assert_true(made_sub->settings.paused);
 }
 
 /* An id is used until it is answered; then it is free. */
@@ -844,6 +874,99 @@ static void stuck_writes_are_cut(void **state)
     assert_int_equal(metrics_get(&sessions.metrics.wire_timeouts_total), 1);
 }
 
+/* ---- disorder -------------------------------------------------------------------------------- */
+
+enum { CLIENTS = 4, IDS = 6, STEPS = 4000 };
+
+/* Sends one request at random; few ids, so that they collide, and streams are granted and cancelled
+ * that have ended. */
+static void send_any(struct session_client *sender, struct random *random)
+{
+    const struct span t = span_text("t");
+    const struct span s = span_text("s");
+    uint64_t id = 1 + random_below(random, IDS);
+    uint32_t count = 1 + (uint32_t)random_below(random, 4);
+    switch (random_below(random, 6)) {
+    case 0: {
+        const struct wire_pull pull = {
+            .id = id, .topic = t, .subscription = s, .max = count, .wait_ms = count % 2 * 10000};
+        session_client_send(sender, WIRE_pull, &pull);
+        return;
+    }
+    case 1: {
+        const struct wire_consume consume = {
+            .id = id, .topic = t, .subscription = s, .messages = count, .bytes = count * 50};
+        session_client_send(sender, WIRE_consume, &consume);
+        return;
+    }
+    case 2:
+        session_client_send(
+            sender, WIRE_credit,
+            &(struct wire_credit){.id = id, .messages = count, .bytes = count * 50});
+        return;
+    case 3:
+        session_client_send(sender, WIRE_cancel, &(struct wire_cancel){.id = id});
+        return;
+    default:
+        session_client_publish(sender, id + 100, count, 30);
+        return;
+    }
+}
+
+/* Whatever clients ask for, in whatever order, and wherever they vanish: nothing stays open, and
+ * what they were given comes back. */
+static void disorder_leaves_nothing(void **state)
+{
+    (void)state;
+    struct session_client clients[CLIENTS];
+    struct random random;
+    const struct sub_settings settings = {.lease_ms = 1000};
+    random_init(&random, 7);
+    assert_int_equal(volumes_put_sub(&sessions.volumes, "t", "s", &settings), ERR_NONE);
+    for (uint32_t index = 0; index < CLIENTS; index++) {
+        session_client_open(&clients[index], &sessions, false);
+    }
+    for (uint32_t step = 0; step < STEPS; step++) {
+        struct session_client *one = &clients[random_below(&random, CLIENTS)];
+        send_any(one, &random);
+        uint64_t chance = random_below(&random, 40);
+        if (chance == 0) {
+            session_client_send_raw(one, span_of("\0\0\0\x09\x93", 5)); /* part of a frame */
+            session_client_close(one);
+            session_client_open(one, &sessions, false);
+        } else if (chance == 1) {
+            volumes_hold(&sessions.volumes, step % 2);
+        } else if (chance < 6) {
+            volumes_unhold(&sessions.volumes, 0);
+            volumes_unhold(&sessions.volumes, 1);
+        } else if (chance == 6) {
+            volumes_advance(&sessions.volumes, 1000);
+        } else if (chance < 25) {
+            sessions_turn(&sessions);
+        }
+    }
+    volumes_unhold(&sessions.volumes, 0);
+    volumes_unhold(&sessions.volumes, 1);
+    for (uint32_t index = 0; index < CLIENTS; index++) {
+        session_client_close(&clients[index]);
+    }
+    while (metrics_get(&sessions.metrics.wire_connections_open) > 1 ||
+           router_pending(sessions.volumes.router) > 0) {
+        sessions_turn(&sessions);
+    }
+    assert_int_equal(metrics_get(&sessions.metrics.wire_streams_open), 0);
+    assert_int_equal(router_waiting(sessions.volumes.router), 0);
+    volumes_advance(&sessions.volumes, 1000);
+    uint64_t published = metrics_get(&sessions.metrics.messages_published_total);
+    assert_true(published > 0);
+    uint64_t left = 0;
+    for (uint32_t count = 1; count > 0; left += count) {
+        send_pull(2, 1000, 0);
+        count = pulled(2);
+    }
+    assert_int_equal(left, published);
+}
+
 /* ---- the end --------------------------------------------------------------------------------- */
 
 /* A stopping broker says goodbye, ends what waits with `unavailable`, and closes. */
@@ -874,17 +997,23 @@ static void drain_answers_all(void **state)
     err_free(err);
 }
 
+/* A publish that both volumes have and do not answer. */
+static void hold_publish(uint64_t id)
+{
+    volumes_hold(&sessions.volumes, 0);
+    volumes_hold(&sessions.volumes, 1);
+    session_client_publish(&client, id, SHARDS, 10);
+    while (!volumes_is_held(&sessions.volumes, 0) || !volumes_is_held(&sessions.volumes, 1)) {
+        sessions_turn(&sessions);
+    }
+}
+
 /* A client that goes on sending while the broker stops is answered what was begun, once it has
  * been, and nothing else. */
 static void drain_answers_who_goes_on_sending(void **state)
 {
     (void)state;
-    volumes_hold(&sessions.volumes, 0);
-    volumes_hold(&sessions.volumes, 1);
-    session_client_publish(&client, 2, SHARDS, 10);
-    while (!volumes_is_held(&sessions.volumes, 0) || !volumes_is_held(&sessions.volumes, 1)) {
-        sessions_turn(&sessions);
-    }
+    hold_publish(2);
     router_drain(sessions.volumes.router);
     session_server_drain(sessions.server);
     (void)session_client_expect(&client, WIRE_goodbye, 0);
@@ -897,6 +1026,25 @@ static void drain_answers_who_goes_on_sending(void **state)
     (void)session_client_expect(&client, WIRE_published, 2);
     session_client_expect_end(&client);
     assert_int_equal(metrics_get(&sessions.metrics.messages_published_total), SHARDS);
+}
+
+/* What the volumes answer at the very end, when the time to drain is over, still leaves. */
+static void late_answers_leave(void **state)
+{
+    (void)state;
+    struct router *router = sessions.volumes.router;
+    hold_publish(2);
+    router_drain(router);
+    session_server_drain(sessions.server);
+    (void)session_client_expect(&client, WIRE_goodbye, 0);
+    volumes_unhold(&sessions.volumes, 0);
+    volumes_unhold(&sessions.volumes, 1);
+    while (router_pending(router) > 0) {
+        volumes_turn(&sessions.volumes);
+    }
+    sessions_destroy_server(&sessions);
+    (void)session_client_expect(&client, WIRE_published, 2);
+    session_client_expect_end(&client);
 }
 
 /* It listens on an address too, and says which; a bad one is refused. */
@@ -942,6 +1090,7 @@ int main(void)
         CASE(batch_keys),
         CASE(requests_are_checked),
         CASE(refused_pulls_leave_nothing),
+        CASE(failures_have_a_detail),
         CASE(attributes_are_checked),
         CASE(things_are_put),
         CASE(ids_are_used_once_at_a_time),
@@ -961,8 +1110,10 @@ int main(void)
         CASE(waiting_pulls_are_bounded),
         CASE(deliveries_fit_their_frame),
         CASE(stuck_writes_are_cut),
+        CASE(disorder_leaves_nothing),
         CASE(drain_answers_all),
         CASE(drain_answers_who_goes_on_sending),
+        CASE(late_answers_leave),
         CASE(it_listens),
         CASE(only_sockets_are_adopted),
     };
