@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "broker/base/bytes.h"
+#include "broker/base/log.h"
 #include "broker/base/random.h"
 #include "storage/format.h"
 #include "storage/lmdb.h"
@@ -171,7 +172,7 @@ static err_t open_catalog(struct datadir *datadir, struct lmdb_options options)
     options.role = "catalog";
     options.create = true;
     options.node_identity = exists(path) ? 0 : random_seed() | 1;
-    return lmdb_store_open(&options, &datadir->catalog);
+    return lmdb_store_open(&options, &datadir->catalog.store);
 }
 
 static err_t open_volumes(struct datadir *datadir, struct lmdb_options options, uint32_t recorded,
@@ -186,7 +187,7 @@ static err_t open_volumes(struct datadir *datadir, struct lmdb_options options, 
         options.role = "volume";
         options.number = number;
         options.create = number >= recorded;
-        TRY(lmdb_store_open(&options, &datadir->volumes[number]));
+        TRY(lmdb_store_open(&options, &datadir->volumes[number].store));
         datadir->volume_count = number + 1;
     }
     return NULL;
@@ -198,27 +199,100 @@ static err_t check_volume_count(uint32_t count)
                                         : ERR(INVALID, "volumes: at most %d", DATADIR_VOLUMES_MAX);
 }
 
+static err_t generation_of(struct store *store, uint64_t *out)
+{
+    struct store_txn *txn = NULL;
+    TRY(store_begin(store, STORE_READ, &txn));
+    err_t err = journal_generation(txn, out);
+    store_abort(txn);
+    return err;
+}
+
+/* Whether nothing in the journal is newer than the volume's last commit. */
+static err_t is_spent(struct journal *journal, uint64_t generation, bool *out)
+{
+    struct span record;
+    bool found = false;
+    journal_rewind(journal, generation);
+    TRY(journal_next(journal, &record, &found));
+    *out = !found;
+    return NULL;
+}
+
+/* Makes the journal anew, where nothing is lost by that: when there is none, or in another size. */
+static err_t make_journal(const struct journal_options *options, uint64_t generation,
+                          struct journal **journal)
+{
+    bool spent = true;
+    if (*journal != NULL) {
+        TRY(is_spent(*journal, generation, &spent));
+    }
+    if (*journal != NULL &&
+        (!spent || options->size == 0 || journal_size(*journal) == options->size)) {
+        return NULL;
+    }
+    err_t err = journal_create(options);
+    if (err_code(err) == ERR_NO_SPACE) {
+        LOG_WARN("no room for a journal", LOG_TEXT("path", options->path), LOG_ERR(err));
+        err_free(err);
+        return NULL;
+    }
+    TRY(err);
+    journal_close(*journal);
+    *journal = NULL;
+    return journal_open(options, journal);
+}
+
+static err_t open_journal(struct datadir *datadir, const struct datadir_options *options,
+                          uint64_t identity, uint32_t number)
+{
+    struct datadir_volume *volume = &datadir->volumes[number];
+    char name[32];
+    char path[DATADIR_PATH_MAX];
+    uint64_t generation = 0;
+    snprintf(name, sizeof name, "volume-%u.journal", number);
+    TRY(join(datadir, name, path));
+    const struct journal_options journal = {
+        .path = path,
+        .size = options->journal_size / JOURNAL_BLOCK_SIZE * JOURNAL_BLOCK_SIZE,
+        .identity = identity,
+        .number = number,
+    };
+    TRY(generation_of(volume->store, &generation));
+    if (exists(path)) {
+        TRY(journal_open(&journal, &volume->journal));
+    } else if (generation == 0 && options->journal_size == 0) {
+        return NULL;
+    } else if (generation != 0) {
+        return ERR(CORRUPT, "%s is missing: restore the data directory from a backup", path);
+    }
+    return make_journal(&journal, generation, &volume->journal);
+}
+
 static err_t open_stores(struct datadir *datadir, const struct datadir_options *options)
 {
     struct lmdb_options lmdb = {.map_size = options->map_size,
                                 .map_size_max = options->map_size_max};
     uint32_t recorded = 0;
     TRY(open_catalog(datadir, lmdb));
-    TRY(identity_of(datadir->catalog, &lmdb.node_identity));
-    TRY(read_volume_count(datadir->catalog, &recorded));
+    TRY(identity_of(datadir->catalog.store, &lmdb.node_identity));
+    TRY(read_volume_count(datadir->catalog.store, &recorded));
     uint32_t count = recorded > options->volumes ? recorded : options->volumes;
     TRY(check_volume_count(count));
     TRY(open_volumes(datadir, lmdb, recorded, count));
-    return count == recorded ? NULL : write_volume_count(datadir->catalog, count);
+    for (uint32_t number = 0; number < count; number++) {
+        TRY(open_journal(datadir, options, lmdb.node_identity, number));
+    }
+    return count == recorded ? NULL : write_volume_count(datadir->catalog.store, count);
 }
 
 static err_t open_memory(struct datadir *datadir, const struct datadir_options *options)
 {
     snprintf(datadir->path, sizeof datadir->path, "%s", DATADIR_MEMORY);
     TRY(check_volume_count(options->volumes));
-    TRY(memory_store_open(&datadir->catalog));
+    TRY(memory_store_open(&datadir->catalog.store));
     for (uint32_t number = 0; number < options->volumes; number++) {
-        TRY(memory_store_open(&datadir->volumes[number]));
+        TRY(memory_store_open(&datadir->volumes[number].store));
         datadir->volume_count = number + 1;
     }
     return NULL;
@@ -260,9 +334,10 @@ static void remove_directory(const struct datadir *datadir)
 void datadir_close(struct datadir *datadir)
 {
     for (uint32_t number = 0; number < datadir->volume_count; number++) {
-        store_close(datadir->volumes[number]);
+        store_close(datadir->volumes[number].store);
+        journal_close(datadir->volumes[number].journal);
     }
-    store_close(datadir->catalog);
+    store_close(datadir->catalog.store);
     if (datadir->temporary) {
         remove_directory(datadir);
     }

@@ -16,6 +16,7 @@
 #include "broker/session/session.h"
 #include "broker/volume/router_create.h"
 #include "broker/volume/volume.h"
+#include "broker/wire/message.h"
 
 enum { DRAIN_LOOK_MS = 5 };
 
@@ -67,6 +68,9 @@ static void observe(void *context, enum volume_measure measure, uint64_t value)
     case VOLUME_FLUSH_US:
         metrics_observe(&metrics->flush_duration_seconds, value);
         break;
+    case VOLUME_CHECKPOINT_US:
+        metrics_observe(&metrics->checkpoint_duration_seconds, value);
+        break;
     case VOLUME_BATCH_SIZE:
         metrics_observe(&metrics->commit_commands, value);
         break;
@@ -88,13 +92,15 @@ static void report(void *context, const struct effects *effects)
     metrics_add(&metrics->corrupt_records_total, effects->corrupt);
 }
 
-static err_t start_volume(struct node *node, const char *name, struct store **store,
+/* Takes the store, and the journal when there is one, on success; the machine always. */
+static err_t start_volume(struct node *node, const char *name, struct datadir_volume *files,
                           struct machine *machine, struct volume **out)
 {
     const struct config *config = node->config;
     const struct volume_options options = {
         .name = name,
-        .store = *store,
+        .store = files->store,
+        .journal = files->journal,
         .machine = machine,
         .clock = node->clock,
         .mailbox_max = config->mailbox_commands_max,
@@ -102,6 +108,8 @@ static err_t start_volume(struct node *node, const char *name, struct store **st
         .batch_bytes = config->commit_size_max,
         .quota = config->quota,
         .reserve = config->disk_reserve,
+        .checkpoint_ms = config->checkpoint_interval_ms,
+        .relaxed_ms = config->relaxed_interval_ms,
         .maintain_ms = config->maintenance_interval_ms,
         .wake = wake,
         .wake_context = node,
@@ -117,7 +125,7 @@ static err_t start_volume(struct node *node, const char *name, struct store **st
         err_free(err);
         return named;
     }
-    *store = NULL;
+    *files = (struct datadir_volume){NULL, NULL};
     return NULL;
 }
 
@@ -128,7 +136,7 @@ static err_t load_catalog(struct node *node)
     if (node->catalog == NULL) {
         return ERR(MEMORY, "no memory for the catalog");
     }
-    TRY(store_begin(node->datadir.catalog, STORE_READ, &txn));
+    TRY(store_begin(node->datadir.catalog.store, STORE_READ, &txn));
     err_t err = catalog_load(node->catalog, txn);
     store_abort(txn);
     return err;
@@ -252,13 +260,16 @@ static err_t start_http(struct node *node)
 static err_t start_wire(struct node *node)
 {
     const struct config *config = node->config;
+    uint32_t frame_size_min = config->message_size_max + WIRE_OVERHEAD_MAX;
     const struct session_options options = {
         .loop = node->loop,
         .clock = &node->socket_clock,
         .router = node->router,
         .metrics = node->metrics,
         .limits = {.connections_max = config->wire_connections_max,
-                   .frame_size_max = config->wire_frame_size_max,
+                   .frame_size_max = config->wire_frame_size_max > frame_size_min
+                                         ? config->wire_frame_size_max
+                                         : frame_size_min,
                    .window_requests = config->wire_window_requests,
                    .window_size = config->wire_window_size,
                    .hello_timeout_ms = config->http_header_timeout_ms,
@@ -424,7 +435,8 @@ err_t node_start(uv_loop_t *loop, const struct config *config, const struct cloc
     const struct datadir_options options = {.path = config->data,
                                             .volumes = config->volumes,
                                             .map_size = config->map_size,
-                                            .map_size_max = config->map_size_max};
+                                            .map_size_max = config->map_size_max,
+                                            .journal_size = config->journal_size};
     TRY_OUT(datadir_open(&options, &node->datadir));
     TRY_OUT(load_catalog(node));
     TRY_OUT(start_volumes(node));

@@ -110,7 +110,7 @@ enum flare_code flare_publish_batch(struct flare_client *client, const char *top
     }
     flare_get_limits(client, &limits);
     if (messages->count > limits.batch_messages_max) {
-        return problem_set(error, FLARE_ERR_TOO_LARGE, "messages: are more than %u",
+        return problem_set(error, FLARE_ERR_INVALID, "messages: are more than %u",
                            limits.batch_messages_max);
     }
     struct outbox_put put = {.topic = topic,

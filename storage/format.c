@@ -22,8 +22,18 @@ enum { FORMAT_MIGRATION_KEY_SIZE = 24, FORMAT_MIGRATION_NUMBER_MAX = 9999 };
 
 static const char format_key[] = "format";
 
-/* Format 1 is the first: nothing leads to it. */
-static const struct format_migrations format_migrations = {NULL, 0};
+/* Nothing in the tables changes: a program that does not know of the journal must stay away from
+ * what is in it, and the raised format says so. */
+static err_t format_add_journal(struct store_txn *txn)
+{
+    (void)txn;
+    return NULL;
+}
+
+/* Format 1 is the first; format 2 has a journal beside each volume. */
+static const struct format_migration format_steps[] = {{1, "journal", format_add_journal}};
+static const struct format_migrations format_migrations = {format_steps, sizeof format_steps /
+                                                                             sizeof *format_steps};
 
 static struct span format_migration_key(uint32_t number, char key[FORMAT_MIGRATION_KEY_SIZE])
 {

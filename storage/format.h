@@ -10,7 +10,7 @@
 
 #include "storage/store.h"
 
-enum { FORMAT_VERSION = 1, FORMAT_ROLE_MAX = 15 };
+enum { FORMAT_VERSION = 2, FORMAT_ROLE_MAX = 15 };
 
 struct format_marker {
     uint16_t version;

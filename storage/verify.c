@@ -169,7 +169,10 @@ static void verify_used(struct verify *verify, uint64_t count)
     verify->figures->used_count += count;
     if (sink->progress != NULL &&
         before / VERIFY_PROGRESS_PAGES != verify->figures->used_count / VERIFY_PROGRESS_PAGES) {
-        sink->progress(sink->context, verify->figures->used_count, verify->page_count);
+        /* A damaged count of pages may be less than there are. */
+        uint64_t done = verify->figures->used_count;
+        sink->progress(sink->context, done < verify->page_count ? done : verify->page_count,
+                       verify->page_count);
     }
 }
 

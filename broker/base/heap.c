@@ -17,6 +17,11 @@ void heap_deinit(struct heap *heap)
 }
 
 /* Places count from 1, so that the parent of `place` is place / 2. */
+static bool is_before(const struct heap_node *a, const struct heap_node *b)
+{
+    return a->due_ms < b->due_ms || (a->due_ms == b->due_ms && a->order < b->order);
+}
+
 static void heap_put(struct heap *heap, size_t place, struct heap_node *node)
 {
     heap->nodes[place - 1] = node;
@@ -27,7 +32,7 @@ static void heap_rise(struct heap *heap, size_t place, struct heap_node *node)
 {
     while (place > 1) {
         struct heap_node *parent = heap->nodes[place / 2 - 1];
-        if (parent->due_ms <= node->due_ms) {
+        if (!is_before(node, parent)) {
             break;
         }
         heap_put(heap, place, parent);
@@ -40,10 +45,10 @@ static void heap_sink(struct heap *heap, size_t place, struct heap_node *node)
 {
     while (place <= heap->count / 2) {
         size_t child = place * 2;
-        if (child < heap->count && heap->nodes[child]->due_ms < heap->nodes[child - 1]->due_ms) {
+        if (child < heap->count && is_before(heap->nodes[child], heap->nodes[child - 1])) {
             child++;
         }
-        if (node->due_ms <= heap->nodes[child - 1]->due_ms) {
+        if (!is_before(heap->nodes[child - 1], node)) {
             break;
         }
         heap_put(heap, place, heap->nodes[child - 1]);
@@ -91,7 +96,7 @@ void heap_remove(struct heap *heap, struct heap_node *node)
         return;
     }
     /* The last node fills the gap; it may belong above it or below it, but not both. */
-    if (place > 1 && last->due_ms < heap->nodes[place / 2 - 1]->due_ms) {
+    if (place > 1 && is_before(last, heap->nodes[place / 2 - 1])) {
         heap_rise(heap, place, last);
     } else {
         heap_sink(heap, place, last);

@@ -1,6 +1,6 @@
 /* Intrusive binary min-heap of deadlines: each element embeds a heap_node with its due time in
- * milliseconds. The array of pointers grows on insert; insert returns false when there is no
- * memory. */
+ * milliseconds; of those with the same time the one with the least `order` comes first. The array
+ * of pointers grows on insert; insert returns false when there is no memory. */
 #ifndef BASE_HEAP_H
 #define BASE_HEAP_H
 
@@ -10,7 +10,8 @@
 
 struct heap_node {
     uint64_t due_ms;
-    size_t index; /* 1-based place in the heap; 0: not in one */
+    uint64_t order; /* may be 0 for all, where it does not matter */
+    size_t index;   /* 1-based place in the heap; 0: not in one */
 };
 
 struct heap {

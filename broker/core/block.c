@@ -105,6 +105,7 @@ err_t block_get(struct core *core, struct shard *shard, uint64_t number, struct 
 
 static void mark_dirty(struct core *core, struct block *block)
 {
+    core->marks++;
     if (!list_linked(&block->dirty)) {
         list_append(&core->dirty_blocks, &block->dirty);
     }

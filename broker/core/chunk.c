@@ -243,6 +243,7 @@ err_t chunk_look(struct core *core, struct lane *lane, uint64_t number, struct c
 void chunk_mark_dirty(struct core *core, struct chunk *chunk)
 {
     struct lane *lane = chunk->lane;
+    core->marks++;
     if (!list_linked(&chunk->dirty)) {
         list_append(&lane->dirty_chunks, &chunk->dirty);
     }

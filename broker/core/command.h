@@ -274,14 +274,10 @@ struct reply {
     enum err_code code;
     char detail[160]; /* names the field to blame, or says why */
     uint64_t count;   /* REDRIVE, PURGE, SEEK: messages concerned; TICK: work done */
-    /* From the machine: it may be answered before its own commit, provided that each earlier
-     * publish of its batch that may be, is too; a crash before the commit undoes what it did.
-     *
-     * PUBLISH: the topic is relaxed. Should the batch have to be applied again without what was
-     * refused in it, each message gets the same sequence, when no others are published before.
-     *
-     * PULL: all it gives was published in earlier commits, or its topic is relaxed. When the leases
-     * are undone, their receipts are refused.
+    /* From the machine: it may be answered before its flush, provided that each earlier publish of
+     * its batch that may be, is too; a crash before the flush undoes what it did. PUBLISH: the
+     * topic is relaxed. PULL: the publishes of all it gives are on disk, or its topic is relaxed;
+     * when the leases are undone, their receipts are refused.
      *
      * From a volume: it has been answered so. */
     bool early;

@@ -38,18 +38,21 @@ static struct core *core_of(const struct machine *machine)
 err_t state_put(struct core *core, enum store_table table, struct span key, struct span value)
 {
     core->changes++;
+    core->marks++;
     return store_put(core->txn, table, key, value);
 }
 
 err_t state_append(struct core *core, enum store_table table, struct span key, struct span value)
 {
     core->changes++;
+    core->marks++;
     return store_append(core->txn, table, key, value);
 }
 
 err_t state_remove(struct core *core, enum store_table table, struct span key)
 {
     core->changes++;
+    core->marks++;
     return store_remove(core->txn, table, key, NULL);
 }
 
@@ -206,6 +209,8 @@ static err_t load_meta(struct core *core, uint64_t *end, uint64_t *checkpoint)
     bool found = false;
     *end = msglog_position(1, 0, 0);
     *checkpoint = *end;
+    core->applied = 0;
+    core->now_ms = 0;
     TRY(store_get(core->txn, STORE_META, span_text(META_KEY), &value, &found));
     if (!found) {
         return NULL;
@@ -342,6 +347,7 @@ static err_t tick(struct core *core, const struct tick *tick, struct reply *repl
         TRY(block_flush(core, true));
     }
     TRY(clean(core, tick->budget, &used, &cleaned));
+    TRY(update_due(core));
     core->work = worked || cleaned;
     reply->count = used;
     reply->more = core->work;
@@ -448,10 +454,24 @@ static bool core_dirty(const struct machine *machine)
     return !is_clean(core_of(machine));
 }
 
-static void core_committed(struct machine *machine)
+static uint64_t core_changes(const struct machine *machine)
+{
+    return core_of(machine)->marks;
+}
+
+static void core_end_batch(struct machine *machine, bool durable)
 {
     struct core *core = core_of(machine);
     core->batch++;
+    if (durable) {
+        core->log.fresh_from = msglog_next(core);
+    }
+}
+
+static void core_committed(struct machine *machine)
+{
+    struct core *core = core_of(machine);
+    core_end_batch(machine, true);
     core->changes++;
     core->changes_committed = core->changes;
     chunk_trim(core);
@@ -508,6 +528,8 @@ static const struct machine_ops core_ops = {
     .load = core_load,
     .apply = core_apply,
     .flush = core_flush,
+    .changes = core_changes,
+    .end_batch = core_end_batch,
     .dirty = core_dirty,
     .committed = core_committed,
     .now_ms = core_now_ms,

@@ -25,9 +25,16 @@ static struct span chunk_row(const struct chunk *chunk, uint64_t due_ms, uint8_t
     return span_of(key, CHUNK_ROW_SIZE);
 }
 
+/* A row that goes is left to the next tick, which looks what is first then. */
+static void note_added(struct core *core, uint64_t due_ms)
+{
+    core->due_next_ms = due_ms < core->due_next_ms ? due_ms : core->due_next_ms;
+}
+
 err_t due_add_chunk(struct core *core, const struct chunk *chunk, uint64_t due_ms)
 {
     uint8_t key[DUE_KEY_MAX];
+    note_added(core, due_ms);
     return state_put(core, STORE_DUE, chunk_row(chunk, due_ms, key), span_of("", 0));
 }
 
@@ -48,6 +55,7 @@ static struct span dedup_row(const uint8_t dedup_key[DEDUP_KEY_SIZE], uint64_t d
 err_t due_add_dedup(struct core *core, const uint8_t dedup_key[DEDUP_KEY_SIZE], uint64_t due_ms)
 {
     uint8_t key[DUE_KEY_MAX];
+    note_added(core, due_ms);
     return state_put(core, STORE_DUE, dedup_row(dedup_key, due_ms, key), span_of("", 0));
 }
 
@@ -100,6 +108,8 @@ static uint32_t count_out(const struct chunk *chunk)
     return chunk->counts[MESSAGE_LEASED] + chunk->counts[MESSAGE_SCHEDULED];
 }
 
+/* A finished chunk goes with the next flush, and its row with it. When that is must not show in how
+ * much a tick gets done, nor how far a subscription is dropped, so that these rows cost nothing. */
 static err_t fire_chunk(struct core *core, const struct due_row *row, uint32_t *work)
 {
     struct sub *sub = state_sub(core, bytes_get_be32(row->key + IDS_OFFSET));
@@ -116,25 +126,34 @@ static err_t fire_chunk(struct core *core, const struct due_row *row, uint32_t *
     }
     uint32_t before = count_out(chunk);
     TRY(delivery_come_due(core, chunk));
-    *work += before - count_out(chunk);
+    if (chunk->counts[MESSAGE_DONE] < CHUNK_SIZE) {
+        *work = CHUNK_WORK + before - count_out(chunk);
+    }
     return chunk_due_fired(core, chunk, row->due_ms);
+}
+
+static err_t fire_row(struct core *core, const struct due_row *row, uint32_t *work)
+{
+    struct span key = span_of(row->key, row->key_size);
+    TRY(state_remove(core, STORE_DUE, key));
+    if (is_kind(key, DUE_CHUNK)) {
+        return fire_chunk(core, row, work);
+    }
+    *work = DEDUP_WORK;
+    return is_kind(key, DUE_DEDUP) ? dedup_expire(core, row->key + IDS_OFFSET) : NULL;
 }
 
 err_t due_fire(struct core *core, uint32_t *work)
 {
-    struct due_row row;
-    bool found = false;
     *work = 0;
-    TRY(due_first(core, &row, &found));
-    if (!found || row.due_ms > core->now_ms) {
-        return NULL;
+    while (*work == 0) {
+        struct due_row row;
+        bool found = false;
+        TRY(due_first(core, &row, &found));
+        if (!found || row.due_ms > core->now_ms) {
+            return NULL;
+        }
+        TRY(fire_row(core, &row, work));
     }
-    struct span key = span_of(row.key, row.key_size);
-    TRY(state_remove(core, STORE_DUE, key));
-    if (is_kind(key, DUE_CHUNK)) {
-        *work = CHUNK_WORK;
-        return fire_chunk(core, &row, work);
-    }
-    *work = DEDUP_WORK;
-    return is_kind(key, DUE_DEDUP) ? dedup_expire(core, row.key + IDS_OFFSET) : NULL;
+    return NULL;
 }

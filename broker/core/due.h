@@ -33,8 +33,8 @@ err_t due_has_dedup(struct core *core, const uint8_t key[DEDUP_KEY_SIZE], uint64
 
 /* The earliest row; `found` false when there is none. */
 err_t due_first(struct core *core, struct due_row *out, bool *found) MUST_CHECK;
-/* Removes the earliest row that is due and does what it is for; `work` is what that cost, 0 when
- * nothing is due. */
+/* Removes the earliest rows that are due and does what they are for, until that has cost something:
+ * `work`, 0 when nothing is due. */
 err_t due_fire(struct core *core, uint32_t *work) MUST_CHECK;
 
 #endif

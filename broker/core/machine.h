@@ -1,9 +1,11 @@
 /* A state machine over a store: what a volume's thread drives. The core (messages) is one, the
  * catalog another.
  *
- * Within one write transaction a volume calls apply for each command of a batch and then flush;
- * after the commit, committed. When the transaction is lost instead, the machine's memory is worth
- * nothing and load builds it anew from the store. */
+ * Within one write transaction a volume calls apply for each command and end_batch after each batch
+ * of them; before the commit it calls flush, and after it committed, which ends a batch too. When
+ * the transaction is lost instead, the machine's memory is worth nothing: load builds it anew from
+ * the store, and the commands of the journal are applied again. What they bring about, as far as
+ * replies show it, does not depend on where between them flush and load were called. */
 #ifndef CORE_MACHINE_H
 #define CORE_MACHINE_H
 
@@ -27,6 +29,11 @@ struct machine_ops {
     err_t (*apply)(struct machine *machine, struct store_txn *txn, const struct command *command,
                    struct reply *reply, struct effects *effects);
     err_t (*flush)(struct machine *machine, struct store_txn *txn);
+    /* Counts what apply changes of what is to be stored: a command that leaves it as it was need
+     * not be applied again. NULL, as end_batch: the machine is never driven with a journal. */
+    uint64_t (*changes)(const struct machine *machine);
+    /* `durable`: all that was applied so far is on disk, in the journal. */
+    void (*end_batch)(struct machine *machine, bool durable);
     /* After flush: whether there is anything to commit. When not, the transaction may be dropped,
      * and committed is called all the same. */
     bool (*dirty)(const struct machine *machine);

@@ -52,6 +52,7 @@ void msglog_deinit(struct msglog *log)
 
 static void mark_dirty(struct core *core, struct segment *segment)
 {
+    core->marks++;
     if (!list_linked(&segment->dirty)) {
         list_append(&core->log.dirty, &segment->dirty);
     }
@@ -177,6 +178,7 @@ err_t msglog_open(struct core *core, uint64_t end)
                    number, log->tail->rows);
     }
     log->batch_start = end;
+    log->fresh_from = end;
     return NULL;
 }
 
@@ -185,6 +187,12 @@ uint64_t msglog_end(const struct core *core)
     const struct msglog *log = &core->log;
     uint32_t row = log->tail->rows + (log->row.size > 0 ? 1 : 0);
     return msglog_position(log->tail->number, row, 0);
+}
+
+uint64_t msglog_next(const struct core *core)
+{
+    const struct msglog *log = &core->log;
+    return msglog_position(log->tail->number, log->tail->rows, (uint32_t)log->row.size);
 }
 
 static err_t put_row(struct core *core, struct span row)

@@ -42,6 +42,8 @@ err_t msglog_release(struct core *core, uint64_t position) MUST_CHECK;
 err_t msglog_finish_row(struct core *core) MUST_CHECK;
 /* The position the next record would have at the earliest; always at the start of a row. */
 uint64_t msglog_end(const struct core *core);
+/* The same, but within the row being filled when there is one. */
+uint64_t msglog_next(const struct core *core);
 /* Writes what changed of the segments. */
 err_t msglog_flush(struct core *core) MUST_CHECK;
 

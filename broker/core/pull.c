@@ -20,7 +20,7 @@ struct pulling {
     uint32_t share; /* how many this lane may still give in this round */
     uint32_t looks;
     bool full;
-    bool fresh; /* it gives something that was published in this very batch */
+    bool fresh; /* it gives something whose publish need not be on disk yet */
 };
 
 bool messages_deliver(struct reply *reply, const struct lane *lane, const struct delivery *delivery,
@@ -118,7 +118,7 @@ static err_t offer(struct pulling *pulling, struct chunk *chunk, uint32_t index,
         return chunk_due(core, chunk, entry->due_ms);
     }
     *moved = fits(pulling, &record);
-    pulling->fresh = pulling->fresh || (*moved && position >= core->log.batch_start);
+    pulling->fresh = pulling->fresh || (*moved && position >= core->log.fresh_from);
     return *moved ? lease(pulling, chunk, index, &record) : NULL;
 }
 

@@ -20,6 +20,7 @@ err_t retention_schedule(struct core *core, struct shard *shard, uint64_t due_ms
         return NULL;
     }
     node->due_ms = due_ms;
+    node->order = shard->id;
     if (!heap_insert(&core->retention, node)) {
         return ERR(MEMORY, "no memory for a retention deadline");
     }
@@ -47,45 +48,42 @@ static err_t read_at(struct core *core, struct shard *shard, uint64_t sequence, 
     return msglog_read(core, position, shard->id, sequence, out, ok);
 }
 
-/* Whether the oldest retained message goes now; when not, `due_ms` is when to look again. */
-static err_t oldest_goes(struct core *core, struct shard *shard, bool *goes, uint64_t *size,
-                         uint64_t *due_ms)
+/* When the oldest retained message goes: 0 for at once, UINT64_MAX for never, or that there is
+ * none.
+ */
+static err_t oldest_due(struct core *core, struct shard *shard, uint64_t *due_ms, uint64_t *size)
 {
     const struct topic_settings *settings = &shard->topic->settings;
     struct record record;
     bool ok = false;
+    *due_ms = UINT64_MAX;
+    *size = 0;
+    if (shard->retained_from >= shard->next_sequence) {
+        return NULL;
+    }
     TRY(read_at(core, shard, shard->retained_from, &record, &ok));
     *size = ok ? record_size(&record) : 0;
-    *due_ms = UINT64_MAX;
-    bool old = ok && settings->retention_ms != 0 &&
-               state_later(record.published_ms, settings->retention_ms) <= core->now_ms;
     bool much = settings->retention_bytes != 0 && shard->retained_bytes > settings->retention_bytes;
-    *goes = !ok || old || much;
-    if (!*goes && settings->retention_ms != 0) {
+    if (!ok || much) {
+        *due_ms = 0;
+    } else if (settings->retention_ms != 0) {
         *due_ms = state_later(record.published_ms, settings->retention_ms);
     }
     return NULL;
 }
 
-/* Gives up messages of the first retained block, within the budget; `due_ms` 0: there may be more
- * at once. */
-static err_t give_up(struct core *core, struct shard *shard, uint32_t budget, uint32_t *worked,
-                     uint64_t *due_ms)
+/* Gives up messages of the first retained block, within the budget. */
+static err_t give_up(struct core *core, struct shard *shard, uint32_t budget, uint32_t *worked)
 {
     uint64_t number = shard->retained_from / CHUNK_SIZE;
     uint64_t bits[CHUNK_WORDS] = {0};
     uint64_t from = shard->retained_from;
     uint64_t work = 1;
-    *due_ms = UINT64_MAX;
-    while (shard->retained_from < shard->next_sequence) {
-        bool goes = false;
+    while (shard->retained_from / CHUNK_SIZE == number && work < budget) {
+        uint64_t due_ms = 0;
         uint64_t size = 0;
-        if (shard->retained_from / CHUNK_SIZE != number || work >= budget) {
-            *due_ms = 0;
-            break;
-        }
-        TRY(oldest_goes(core, shard, &goes, &size, due_ms));
-        if (!goes) {
+        TRY(oldest_due(core, shard, &due_ms, &size));
+        if (due_ms > core->now_ms) {
             break;
         }
         bitmap_set(bits, shard->retained_from % CHUNK_SIZE);
@@ -101,6 +99,9 @@ static err_t give_up(struct core *core, struct shard *shard, uint32_t budget, ui
     return NULL;
 }
 
+/* What is scheduled may be earlier than what is due, as all are when they have been loaded. So that
+ * what a tick gets done is a function of what is stored, that costs nothing, and the shards are
+ * served in the order of what is due. */
 err_t retention_step(struct core *core, uint32_t budget, uint32_t *worked)
 {
     struct heap_node *node;
@@ -109,8 +110,13 @@ err_t retention_step(struct core *core, uint32_t budget, uint32_t *worked)
            node->due_ms <= core->now_ms) {
         struct shard *shard = container_of(node, struct shard, retention);
         uint64_t due_ms = 0;
+        uint64_t size = 0;
         heap_remove(&core->retention, node);
-        TRY(give_up(core, shard, budget - *worked, worked, &due_ms));
+        TRY(oldest_due(core, shard, &due_ms, &size));
+        if (due_ms <= node->due_ms) {
+            TRY(give_up(core, shard, budget - *worked, worked));
+            TRY(oldest_due(core, shard, &due_ms, &size));
+        }
         TRY(retention_schedule(core, shard, due_ms));
     }
     return NULL;

@@ -113,7 +113,7 @@ struct chunk {
     struct list_link dirty;
     uint64_t due_indexed_ms;           /* its row in DUE; 0: none */
     uint64_t outstanding[CHUNK_WORDS]; /* in delivery: neither none nor done */
-    uint64_t finished[CHUNK_WORDS];    /* done in this batch, not yet released */
+    uint64_t finished[CHUNK_WORDS];    /* done since the last flush, not yet released */
     uint16_t counts[STATE_COUNT];
     bool stored;
     struct entry entries[CHUNK_SIZE];
@@ -135,7 +135,8 @@ enum gc_kind { GC_DEAD = 1, GC_SPARSE = 2 };
 struct msglog {
     struct segment *tail;
     struct buf row;          /* being filled; written when full and at flush */
-    uint64_t batch_start;    /* position at which this batch's appends begin */
+    uint64_t batch_start;    /* position at which the appends since the last flush begin */
+    uint64_t fresh_from;     /* what lies from here on need not be on disk yet */
     uint64_t appended_bytes; /* since the beginning of time */
     uint64_t entries;        /* in all segments */
     uint64_t live;           /* of them, those somebody needs */
@@ -154,6 +155,7 @@ struct core {
     struct store_txn *txn; /* of the call being served */
     struct effects *effects;
     uint64_t changes;           /* to the store, in this process */
+    uint64_t marks;             /* changes of what is to be stored, in memory or the store */
     uint64_t changes_committed; /* `changes` when the last batch ended */
     uint64_t batch;
     uint64_t now_ms;

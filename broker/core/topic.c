@@ -52,6 +52,7 @@ uint64_t topic_shard_floor(const struct shard *shard)
 
 void topic_mark_shard(struct core *core, struct shard *shard)
 {
+    core->marks++;
     if (!list_linked(&shard->dirty)) {
         list_append(&core->dirty_shards, &shard->dirty);
     }
@@ -59,6 +60,7 @@ void topic_mark_shard(struct core *core, struct shard *shard)
 
 void topic_mark_lane(struct core *core, struct lane *lane)
 {
+    core->marks++;
     bitmap_set(lane->sub->dirty_lanes, lane->slot);
     if (!list_linked(&lane->sub->dirty)) {
         list_append(&core->dirty_subs, &lane->sub->dirty);

@@ -57,6 +57,7 @@ static void write_volume(enum metrics_family family, const struct router_volume_
         uint64_t value = family == METRICS_volume_mailbox_commands ? status->mailbox_count
                          : family == METRICS_volume_commands_total ? status->commands_total
                          : family == METRICS_volume_commits_total  ? status->commits_total
+                         : family == METRICS_volume_journal_bytes  ? status->journal_size
                          : family == METRICS_volume_used_bytes     ? status->used_size
                                                                    : status->file_size;
         metrics_write_sample(out, family, labels, value);
@@ -66,13 +67,10 @@ static void write_volume(enum metrics_family family, const struct router_volume_
 static void write_volumes(const struct api *api, struct buf *out)
 {
     static const enum metrics_family families[] = {
-        METRICS_volume_state,
-        METRICS_volume_mailbox_commands,
-        METRICS_volume_commands_total,
-        METRICS_volume_commits_total,
-        METRICS_volume_used_bytes,
-        METRICS_volume_file_bytes,
-        METRICS_volume_oldest_reader_age_seconds,
+        METRICS_volume_state,          METRICS_volume_mailbox_commands,
+        METRICS_volume_commands_total, METRICS_volume_commits_total,
+        METRICS_volume_journal_bytes,  METRICS_volume_used_bytes,
+        METRICS_volume_file_bytes,     METRICS_volume_oldest_reader_age_seconds,
     };
     for (size_t index = 0; index < sizeof families / sizeof families[0]; index++) {
         metrics_write_head(out, families[index]);

@@ -28,6 +28,7 @@ static void volume_print(struct out *out, const struct router_volume_status *sta
     out_field_u64(out, "mailbox", status->mailbox_count);
     out_field_u64(out, "commands_total", status->commands_total);
     out_field_u64(out, "commits_total", status->commits_total);
+    out_field_u64(out, "journal_bytes", status->journal_size);
     out_end(out);
 }
 

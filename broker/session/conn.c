@@ -47,6 +47,19 @@ void session_conn_touch(struct session_conn *conn)
     }
 }
 
+static void set_reading(struct session_conn *conn, bool reads)
+{
+    if (reads == conn->is_reading) {
+        return;
+    }
+    conn->is_reading = reads;
+    if (!reads) {
+        uv_read_stop(&conn->stream);
+    } else if (uv_read_start(&conn->stream, conn_on_alloc, conn_on_read) != 0) {
+        session_conn_close(conn);
+    }
+}
+
 /* ---- end ------------------------------------------------------------------------------------ */
 
 static void abandon_all(struct session_conn *conn)
@@ -122,7 +135,8 @@ void session_conn_end(struct session_conn *conn)
     }
     conn_enter(conn, SESSION_ENDING, 0);
     drop_chunk(conn);
-    go_streams(conn); /* which ends them */
+    set_reading(conn, true); /* what comes is dropped, and the client's end is seen */
+    go_streams(conn);        /* which ends them */
     session_conn_touch(conn);
 }
 
@@ -150,19 +164,30 @@ static void conn_on_shut_down(uv_shutdown_t *shutdown, int status)
 
 /* ---- output --------------------------------------------------------------------------------- */
 
+static size_t unsent(const struct session_conn *conn)
+{
+    return conn->out.size + (conn->is_writing ? conn->writing.size : 0);
+}
+
 bool session_conn_is_full(const struct session_conn *conn)
 {
-    size_t unsent = conn->out.size + (conn->is_writing ? conn->writing.size : 0);
-    return unsent > SESSION_OUT_HIGH;
+    return unsent(conn) > SESSION_OUT_HIGH;
+}
+
+bool session_conn_is_over(const struct session_conn *conn)
+{
+    return unsent(conn) > SESSION_OUT_HELD;
 }
 
 /* Output goes through buffers that idle connections do not keep. */
-static void take_out(struct session_conn *conn)
+struct buf *session_conn_out(struct session_conn *conn)
 {
     if (conn->out.capacity == 0) {
         conn->out = conn->server->spare_out;
         buf_init(&conn->server->spare_out, SESSION_OUT_MAX);
     }
+    session_conn_touch(conn);
+    return &conn->out;
 }
 
 static void give_out(struct session_conn *conn, struct buf *buf)
@@ -180,9 +205,7 @@ static void give_out(struct session_conn *conn, struct buf *buf)
 
 void session_conn_send(struct session_conn *conn, enum wire_type type, const void *message)
 {
-    take_out(conn);
-    wire_encode(&conn->out, type, message);
-    session_conn_touch(conn);
+    wire_encode(session_conn_out(conn), type, message);
 }
 
 void session_conn_fail(struct session_conn *conn, uint64_t id, enum err_code code,
@@ -193,7 +216,7 @@ void session_conn_fail(struct session_conn *conn, uint64_t id, enum err_code cod
         .id = id,
         .code = (uint32_t)code,
         .slug = span_text(err_slug(code)),
-        .detail = span_text(detail == NULL ? err_title(code) : detail),
+        .detail = span_text(detail == NULL || detail[0] == '\0' ? err_title(code) : detail),
         .retryable = err_retryable(code) != 0,
         .retry_after_ms = err_retryable(code) != 0 && code != ERR_UNKNOWN ? wait_ms : 0,
     };
@@ -263,19 +286,6 @@ static bool window_is_open(const struct session_conn *conn)
     const struct session_limits *limits = &conn->server->options.limits;
     return conn->request_count < limits->window_requests &&
            conn->request_size < limits->window_size && !session_conn_is_full(conn);
-}
-
-static void set_reading(struct session_conn *conn, bool reads)
-{
-    if (reads == conn->is_reading) {
-        return;
-    }
-    conn->is_reading = reads;
-    if (!reads) {
-        uv_read_stop(&conn->stream);
-    } else if (uv_read_start(&conn->stream, conn_on_alloc, conn_on_read) != 0) {
-        session_conn_close(conn);
-    }
 }
 
 /* Bytes from conn->at on that have not been taken. */
@@ -386,7 +396,7 @@ static void conn_on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buff
     metrics_add(&conn->server->options.metrics->wire_received_bytes_total, (uint64_t)size);
     if (!conn_takes_frames(conn)) {
         drop_chunk(conn);
-        conn->dropped += (size_t)size;
+        conn->dropped += conn->step == SESSION_LINGER ? (size_t)size : 0;
         if (conn->dropped > SESSION_DROP_MAX) {
             session_conn_close(conn);
         }
@@ -446,19 +456,23 @@ void session_conn_on_deadline(struct session_conn *conn, uint64_t now_us)
 
 /* ---- begin ---------------------------------------------------------------------------------- */
 
-/* The handle fits the socket: libuv has one for the internet's and one for local ones. */
+/* The handle fits the socket: libuv has one for the internet's and one for local ones. It looks at
+ * neither, and could only abort over what cannot be waited for. */
 static int open_socket(struct session_conn *conn, int fd)
 {
     struct sockaddr_storage address = {0};
     socklen_t size = sizeof address;
-    if (fd >= 0 && getsockname(fd, (struct sockaddr *)&address, &size) == 0 &&
-        address.ss_family == AF_UNIX) {
+    bool is_socket = fd < 0 || getsockname(fd, (struct sockaddr *)&address, &size) == 0;
+    if (address.ss_family == AF_UNIX) {
         int rc = uv_pipe_init(conn->server->options.loop, &conn->pipe, 0);
         assert(rc == 0);
         return uv_pipe_open(&conn->pipe, fd);
     }
     int rc = uv_tcp_init(conn->server->options.loop, &conn->tcp);
     assert(rc == 0); /* opens no socket, so nothing in it can fail */
+    if (!is_socket) {
+        return UV_ENOTSOCK;
+    }
     rc = fd >= 0 ? uv_tcp_open(&conn->tcp, fd)
                  : uv_accept((uv_stream_t *)&conn->server->listener.tcp, &conn->stream);
     if (rc == 0) {

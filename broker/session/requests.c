@@ -12,7 +12,13 @@
 #include "broker/session/session_internal.h"
 #include "broker/volume/router_count.h"
 
-enum { LEASE_MIN_MS = 100, RETENTION_MIN_MS = 1000 };
+enum {
+    LEASE_MIN_MS = 100,
+    RETENTION_MIN_MS = 1000,
+    FRAME_OVERHEAD = 64,     /* at most, of a frame of deliveries */
+    DELIVERY_OVERHEAD = 128, /* and of each of them, beside key, attributes and body */
+    ATTRIBUTES_SHARE = 256,  /* one in so many bytes of attributes */
+};
 
 /* The protocol's numbers and bounds are the core's. */
 _Static_assert(DURABILITY_SYNCED == 0 && DURABILITY_RELAXED == 1, "messages.def says so");
@@ -145,12 +151,11 @@ static err_t read_messages(struct session_request *request, const struct wire_li
 static void answer_published(struct session_request *request)
 {
     const struct router_publish *publish = &request->publish;
-    struct session_conn *conn = request->conn;
     uint8_t id[MESSAGE_ID_BYTES];
     struct wire_published published = {.id = request->id,
                                        .durability = (uint32_t)publish->durability,
                                        .results.count = publish->count};
-    struct buf *out = &conn->out;
+    struct buf *out = session_conn_out(request->conn);
     size_t start = wire_begin(out, WIRE_published, &published);
     for (uint32_t index = 0; index < publish->count; index++) {
         const struct publish_result *from = &publish->results[index];
@@ -282,9 +287,15 @@ static void pull_on_done(struct router_operation *operation)
 {
     struct session_request *request = operation->user;
     struct session_conn *conn = request->conn;
-    if (conn != NULL && !operation_failed(request)) {
+    if (conn == NULL || operation_failed(request)) {
+        /* There is nothing to be given. */
+    } else if (session_conn_is_over(conn)) {
+        router_return_pull(operation->router, &request->pull);
+        session_conn_fail(conn, request->id, ERR_BUSY, "too many answers have not been read");
+    } else {
         (void)router_count_delivered(operation, request->server->options.metrics);
-        session_put_deliveries(&conn->out, WIRE_pulled, request->id, request->sub_id, operation);
+        session_put_deliveries(session_conn_out(conn), WIRE_pulled, request->id, request->sub_id,
+                               operation);
     }
     request_end(request);
 }
@@ -316,10 +327,21 @@ static err_t check_lease(uint64_t lease_ms)
 static uint32_t pull_size(const struct session_request *request, uint32_t wanted)
 {
     const struct session_limits *limits = &request->server->options.limits;
-    uint32_t share = limits->pull_size_max / (request->conn->pull_count + 1);
+    uint32_t share = limits->pull_size_max / request->conn->pull_count; /* with this one */
     share = share < SESSION_PULL_SIZE_MIN ? SESSION_PULL_SIZE_MIN : share;
     share = share < limits->pull_size_max ? share : limits->pull_size_max;
     return wanted == 0 || wanted > share ? share : wanted;
+}
+
+void session_fit_frame(const struct session_server *server, struct router_pull *pull)
+{
+    /* The longest of them take a little more room here than in the store. */
+    uint32_t frame_size = server->options.limits.frame_size_max;
+    uint32_t room = frame_size - frame_size / ATTRIBUTES_SHARE - FRAME_OVERHEAD;
+    uint32_t max = room / 2 / DELIVERY_OVERHEAD;
+    pull->max = pull->max < max ? pull->max : max;
+    room -= pull->max * DELIVERY_OVERHEAD;
+    pull->size_max = pull->size_max < room ? pull->size_max : room;
 }
 
 static err_t pull_start(struct session_request *request)
@@ -342,9 +364,12 @@ static err_t pull_start(struct session_request *request)
     if (router_waiting(router) >= limits->waiters_max) {
         request->pull.wait_ms = 0;
     }
-    request->conn->pull_count++;
+    session_fit_frame(request->server, &request->pull);
     operation_prepare(request, pull_on_done);
     router_start_pull(router, &request->pull);
+    /* It may wait for long, and its names have been looked up. */
+    session_chunk_drop(request->server, request->chunk);
+    request->chunk = NULL;
     return NULL;
 }
 
@@ -364,7 +389,7 @@ static uint64_t settled_lease_ms(const struct session_request *request)
 static void answer_settled(struct session_request *request, uint32_t failed)
 {
     const struct router_settle *settle = &request->settle;
-    struct buf *out = &request->conn->out;
+    struct buf *out = session_conn_out(request->conn);
     struct wire_settled settled = {
         .id = request->id,
         .count = settle->count - failed,
@@ -591,18 +616,24 @@ static err_t on_consume(struct session_conn *conn, const struct wire_frame *fram
     if (router_waiting(options->router) >= options->limits.waiters_max) {
         return ERR(BUSY, "too many pulls and streams wait");
     }
+    if (conn->stream_map.count + 1 >= options->limits.window_requests) {
+        /* No more would be read of the connection, neither credit nor a cancel, for ever. */
+        return ERR(BUSY, "the streams of the connection would fill its window");
+    }
     session_stream_open(conn, &frame->consume, sub->id);
     return NULL;
 }
 
 static err_t on_credit(struct session_conn *conn, const struct wire_frame *frame)
 {
-    return session_stream_credit(conn, &frame->credit);
+    session_stream_credit(conn, &frame->credit);
+    return NULL;
 }
 
 static err_t on_cancel(struct session_conn *conn, const struct wire_frame *frame)
 {
-    return session_stream_cancel(conn, &frame->cancel);
+    session_stream_cancel(conn, &frame->cancel);
+    return NULL;
 }
 
 /* ---- frames ---------------------------------------------------------------------------------- */
@@ -648,8 +679,12 @@ static err_t request_start(struct session_conn *conn, struct session_request *re
     assert(is_kept); /* STYLE 5: out of memory after the start is a crash */
     list_append(&conn->requests, &request->link);
     conn->request_count++;
-    conn->request_size += size;
-    return handlers[request->frame.type].start(request);
+    conn->pull_count += is_pull(request);
+    err_t err = handlers[request->frame.type].start(request);
+    /* Ten thousand empty messages are a small frame, and not a small request. */
+    request->size += request->arena.used;
+    conn->request_size += request->size;
+    return err == NULL ? NULL : err_passed(err, __func__);
 }
 
 static err_t take_frame(struct session_conn *conn, struct session_request *request,

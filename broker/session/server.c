@@ -85,6 +85,9 @@ err_t session_server_adopt(struct session_server *server, int fd)
     if (server->is_draining) {
         return ERR(UNAVAILABLE, "the broker is stopping");
     }
+    if (fd < 0) {
+        return ERR(IO, "connection: %d is no socket", fd);
+    }
     TRY(session_conn_begin(server, fd));
     start_timer(server);
     return NULL;
@@ -234,7 +237,11 @@ void session_server_destroy(struct session_server *server, void (*on_closed)(voi
     for (size_t step = 0; step < SESSION_CLOSING; step++) {
         struct list_link *link;
         while ((link = list_first(&server->steps[step])) != NULL) {
-            session_conn_close(container_of(link, struct session_conn, link));
+            struct session_conn *conn = container_of(link, struct session_conn, link);
+            if (conn->step == SESSION_ENDING) {
+                session_conn_turn(conn); /* what has just been answered leaves all the same */
+            }
+            session_conn_close(conn);
         }
     }
     uv_close((uv_handle_t *)&server->timer, server_on_timer_closed);

@@ -16,10 +16,11 @@ enum {
     SESSION_ARENA_KEEP = 32 * 1024, /* memory a request that is not in use keeps */
     SESSION_ARENA_MAX = 64 << 20,
     SESSION_OUT_KEEP = 256 * 1024, /* memory of an output buffer that is not in use */
-    SESSION_OUT_HIGH = 1 << 20, /* unsent bytes, beyond which nothing more is begun for a client */
+    SESSION_OUT_HIGH = 1 << 20,  /* unsent bytes, beyond which nothing more is begun for a client */
+    SESSION_OUT_HELD = 64 << 20, /* and beyond which what pulls were given meanwhile goes back */
     SESSION_OUT_MAX = 1 << 30,
     SESSION_HELLO_SIZE_MAX = 4096,
-    SESSION_DROP_MAX = 64 * 1024, /* input dropped after a refusal, so that the client reads it */
+    SESSION_DROP_MAX = 64 * 1024, /* input dropped after the last answer, so that it is read */
     SESSION_LINGER_MS = 2000,     /* and how long for */
     SESSION_TICK_MS = 200,        /* how late a deadline may be noticed */
     SESSION_KEEPALIVE_S = 30,
@@ -41,7 +42,7 @@ struct session_chunk {
 enum session_step {
     SESSION_HELLO,   /* its first frame has not come */
     SESSION_OPEN,    /* it is served */
-    SESSION_ENDING,  /* no request is taken; what is begun is answered, then half-closed */
+    SESSION_ENDING,  /* input is dropped; what is begun is answered, then half-closed */
     SESSION_LINGER,  /* half-closed; input is dropped */
     SESSION_CLOSING, /* its handle is being closed */
     SESSION_STEPS,
@@ -62,8 +63,7 @@ struct session_conn {
     enum session_step step;
     bool is_reading;
     bool is_writing; /* `writing` is libuv's */
-    bool is_shut;
-    uint64_t id; /* for the log */
+    uint64_t id;     /* for the log */
     uint64_t deadline_us;
     uint64_t progress_us; /* until when a write must make progress */
     size_t unwritten;     /* of it, when last looked at */
@@ -88,7 +88,7 @@ struct session_request {
     struct session_server *server;
     struct session_chunk *chunk;
     uint64_t id;
-    size_t size;
+    size_t size; /* of its frame, and of its memory */
     struct arena arena;
     struct wire_frame frame;
     uint32_t sub_id;
@@ -166,11 +166,16 @@ void session_conn_end(struct session_conn *conn);
 void session_conn_close(struct session_conn *conn);
 /* The client has too much unread to be given more. */
 bool session_conn_is_full(const struct session_conn *conn);
+/* And so much that what it is given now has to go back. */
+bool session_conn_is_over(const struct session_conn *conn);
 bool session_conn_is_idle(const struct session_conn *conn);
 
-/* Appends a frame to what will be sent. */
+/* What will be sent at the end of the turn, for frames to be appended. */
+struct buf *session_conn_out(struct session_conn *conn);
+/* Appends a frame to it. */
 void session_conn_send(struct session_conn *conn, enum wire_type type, const void *message);
-/* Answers a request, or the connection itself (id 0), with a failure. `detail` may be NULL. */
+/* Answers a request, or the connection itself (id 0), with a failure. `detail` may be NULL or
+ * empty. */
 void session_conn_fail(struct session_conn *conn, uint64_t id, enum err_code code,
                        const char *detail);
 
@@ -180,6 +185,8 @@ void session_conn_fail(struct session_conn *conn, uint64_t id, enum err_code cod
 void session_on_frame(struct session_conn *conn, struct span payload);
 /* The client is gone: what it asked for goes on, pulls go back. */
 void session_request_abandon(struct session_request *request);
+/* Lowers what a pull asks for to what one frame can bring. A message alone fits in any case. */
+void session_fit_frame(const struct session_server *server, struct router_pull *pull);
 /* What a pull or a stream was given, as the frame's list. */
 void session_put_deliveries(struct buf *out, enum wire_type type, uint64_t id, uint32_t sub_id,
                             const struct router_operation *operation);
@@ -188,10 +195,11 @@ void session_put_deliveries(struct buf *out, enum wire_type type, uint64_t id, u
 
 void session_stream_open(struct session_conn *conn, const struct wire_consume *consume,
                          uint32_t sub_id);
-err_t session_stream_credit(struct session_conn *conn, const struct wire_credit *credit) MUST_CHECK;
-err_t session_stream_cancel(struct session_conn *conn, const struct wire_cancel *cancel) MUST_CHECK;
+/* An id without a stream is passed over. */
+void session_stream_credit(struct session_conn *conn, const struct wire_credit *credit);
+void session_stream_cancel(struct session_conn *conn, const struct wire_cancel *cancel);
 void session_stream_abandon(struct session_stream *stream);
-/* Asks for what its credit allows, unless it is asking. */
+/* Asks for what its credit allows, unless it is asking; ends it when there is nothing to ask. */
 void session_stream_go(struct session_stream *stream);
 
 #endif

@@ -50,6 +50,14 @@ static uint32_t lower(uint64_t a, uint64_t b)
     return (uint32_t)(a < b ? a : b);
 }
 
+/* It may have been deleted while the stream had no credit, and made again as another. */
+static bool sub_is_there(const struct session_stream *stream)
+{
+    const struct catalog *catalog = router_catalog(stream->server->options.router);
+    const struct catalog_sub *sub = catalog_sub_by_id(catalog, stream->sub_id);
+    return sub != NULL && sub->state == CATALOG_ACTIVE;
+}
+
 void session_stream_go(struct session_stream *stream)
 {
     struct session_conn *conn = stream->conn;
@@ -63,6 +71,10 @@ void session_stream_go(struct session_stream *stream)
     if (stream->messages <= 0 || stream->bytes <= 0 || session_conn_is_full(conn)) {
         return;
     }
+    if (!sub_is_there(stream)) {
+        stream_end(stream, ERR_NOT_FOUND, "subscription: it does not exist");
+        return;
+    }
     stream->pull = (struct router_pull){
         .topic = span_of(stream->topic, stream->topic_size),
         .sub = span_of(stream->sub, stream->sub_size),
@@ -71,6 +83,7 @@ void session_stream_go(struct session_stream *stream)
         .lease_ms = stream->lease_ms,
         .wait_ms = ROUTER_WAIT_FOR_EVER,
     };
+    session_fit_frame(stream->server, &stream->pull);
     arena_reset(&stream->arena);
     stream->pull.operation.arena = &stream->arena;
     stream->pull.operation.done = stream_on_pulled;
@@ -88,8 +101,8 @@ static void stream_deliver(struct session_stream *stream)
     if (count == 0) {
         return;
     }
-    session_put_deliveries(&conn->out, WIRE_deliver, stream->id, stream->sub_id, operation);
-    session_conn_touch(conn);
+    session_put_deliveries(session_conn_out(conn), WIRE_deliver, stream->id, stream->sub_id,
+                           operation);
     stream->messages -= (int64_t)count;
     while ((reply = router_reply_next(operation, reply)) != NULL) {
         for (uint32_t index = 0; index < reply_delivery_count(reply); index++) {
@@ -106,7 +119,11 @@ static void stream_on_pulled(struct router_operation *operation)
     enum err_code code = operation->result.code;
     struct router_result result = operation->result;
     stream->is_pulling = false;
-    if (stream->conn != NULL && code == ERR_NONE) {
+    if (stream->conn == NULL || code != ERR_NONE) {
+        /* There is nothing to be given. */
+    } else if (session_conn_is_over(stream->conn)) {
+        router_return_pull(operation->router, &stream->pull); /* it asks again, once it is read */
+    } else {
         stream_deliver(stream);
     }
     router_release(operation);
@@ -154,34 +171,30 @@ void session_stream_open(struct session_conn *conn, const struct wire_consume *c
     session_stream_go(stream);
 }
 
-static err_t find_stream(struct session_conn *conn, uint64_t id, struct session_stream **out)
+void session_stream_credit(struct session_conn *conn, const struct wire_credit *credit)
 {
-    *out = map_get(&conn->stream_map, id);
-    return *out != NULL ? NULL : ERR(NOT_FOUND, "id: there is no stream of this id");
-}
-
-err_t session_stream_credit(struct session_conn *conn, const struct wire_credit *credit)
-{
-    struct session_stream *stream;
-    TRY(find_stream(conn, credit->id, &stream));
+    struct session_stream *stream = map_get(&conn->stream_map, credit->id);
+    if (stream == NULL) {
+        return; /* it has crossed with the end; a failure could be taken for a later request's */
+    }
     add_credit(stream, credit->messages, credit->bytes);
     if (!stream->is_cancelled) {
         session_stream_go(stream);
     }
-    return NULL;
 }
 
-err_t session_stream_cancel(struct session_conn *conn, const struct wire_cancel *cancel)
+void session_stream_cancel(struct session_conn *conn, const struct wire_cancel *cancel)
 {
-    struct session_stream *stream;
-    TRY(find_stream(conn, cancel->id, &stream));
+    struct session_stream *stream = map_get(&conn->stream_map, cancel->id);
+    if (stream == NULL) {
+        return;
+    }
     if (stream->is_pulling) {
         stream->is_cancelled = true; /* ended is sent once what it is being given has gone back */
         router_cancel_pull(conn->server->options.router, &stream->pull);
     } else {
         stream_end(stream, ERR_NONE, NULL);
     }
-    return NULL;
 }
 
 void session_stream_abandon(struct session_stream *stream)

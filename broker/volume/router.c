@@ -229,6 +229,7 @@ void router_volume_status(struct router *router, uint32_t index, struct router_v
         .mailbox_count = status.mailbox_count,
         .commands_total = status.commands_total,
         .commits_total = status.commits_total,
+        .journal_size = status.journal_size,
     };
     snprintf(out->failure, sizeof out->failure, "%s", status.failure);
 }

@@ -62,11 +62,12 @@ struct router_publish {
     enum durability durability;     /* out */
 };
 
+/* For one of a row of pulls, of which one is out at a time: a full mailbox does not refuse it. */
 #define ROUTER_WAIT_FOR_EVER UINT64_MAX
 
 struct router_pull {
     struct router_operation operation;
-    struct span topic;
+    struct span topic; /* both are looked up at the start and not kept */
     struct span sub;
     uint32_t max;
     uint32_t size_max;
@@ -166,6 +167,7 @@ struct router_volume_status {
     uint64_t mailbox_count;
     uint64_t commands_total;
     uint64_t commits_total;
+    uint64_t journal_size;
 };
 
 /* Starting any operation: it is checked and sent at once; errors come through `done` as well. */
@@ -180,6 +182,9 @@ void router_start_configure(struct router *router, struct router_configure *conf
 /* The client of this pull is gone: it is no longer woken, and what it may still be given goes back
  * at once without counting as an attempt. `done` still runs (result.code UNAVAILABLE). */
 void router_cancel_pull(struct router *router, struct router_pull *pull);
+
+/* In `done` of a pull: what it was given cannot be taken and goes back, likewise. */
+void router_return_pull(struct router *router, struct router_pull *pull);
 
 /* In `done`: the replies of the operation, one after the other; NULL begins, NULL ends. */
 const struct reply *router_reply_next(const struct router_operation *operation,

@@ -46,7 +46,8 @@ static void ask_next(struct router_pull *pull)
         .lease_ms = pull->lease_ms,
     };
     call->call.arm = pull->waiters != NULL;
-    call->over = pull->waited; /* a full mailbox must not end the wait of those it let in */
+    /* A full mailbox must not end the wait of those it let in, nor what goes on for ever. */
+    call->over = pull->waited || pull->wait_ms == ROUTER_WAIT_FOR_EVER;
     pull->volume_next = (pull->volume_next + 1) % router->volume_count;
     pull->volumes_asked++;
     pull->call = call;
@@ -274,6 +275,14 @@ void router_pull_expired(struct router *router, struct router_pull *pull)
     }
 }
 
+void router_return_pull(struct router *router, struct router_pull *pull)
+{
+    struct list_link *link;
+    while ((link = list_pop(&pull->operation.calls)) != NULL) {
+        router_pull_orphan(router, container_of(link, struct router_call, link));
+    }
+}
+
 void router_cancel_pull(struct router *router, struct router_pull *pull)
 {
     struct router_operation *operation = &pull->operation;
@@ -288,11 +297,7 @@ void router_cancel_pull(struct router *router, struct router_pull *pull)
         pull->call = NULL;
         operation->pending--;
     }
-    /* What it has got already goes back too. */
-    struct list_link *link;
-    while ((link = list_pop(&operation->calls)) != NULL) {
-        router_pull_orphan(router, container_of(link, struct router_call, link));
-    }
+    router_return_pull(router, pull); /* what it has got already */
     leave_waiters(router, pull);
     if (!list_linked(&operation->finished)) {
         router_finish(operation);

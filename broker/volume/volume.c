@@ -8,7 +8,7 @@
 
 #include "broker/base/log.h"
 #include "broker/base/map.h"
-#include "broker/volume/standin.h"
+#include "broker/volume/writer.h"
 
 enum {
     NAME_SIZE = 32,
@@ -18,23 +18,24 @@ enum {
     FULL_PERCENT = 90,
     SPACE_RETRY_MS = 500, /* how long publishes are refused without trying after a full disk */
     GROWS_MAX = 16,       /* doublings of the map for one batch */
+    IDLE_SHARE = 10, /* with no command for one part in so many of the time that the journal may
+                      * hold something, it is committed */
     WOKEN_MAX = 64 * 1024 * 1024,
 };
 
 struct volume {
     struct volume_options options;
     char name[NAME_SIZE];
-    pthread_t thread;
     struct log_sink *log; /* of whoever started it */
+    pthread_t thread;
     struct mailbox mailbox;
     struct machine *machine;
     struct store *store;
+    struct writer writer;
     struct list batch;      /* calls being served */
     uint64_t message_count; /* published by them */
     struct list waiting;    /* taken from the mailbox, for a later batch */
     size_t waiting_count;
-    struct list kept; /* stand-ins there was no space for: they go before the next publishes */
-    bool hasty;       /* the batch may answer before its commit: it began without stand-ins */
     struct effects effects;
     struct reply tick_reply;
     struct map armed;        /* subscriptions to tell about */
@@ -43,9 +44,15 @@ struct volume {
     uint64_t maintained_ms;  /* monotonic */
     uint64_t space_retry_ms; /* monotonic: until then a commit has no space for publishes */
     uint64_t tick_retry_ms;  /* likewise for background work */
-    uint64_t settle_seen;    /* settle_asked when the thread last found nothing to do */
+    uint64_t checkpoint_ms;  /* likewise: when what is applied is to be committed; 0: nothing is */
+    uint64_t checkpoint_retry_ms; /* likewise: not before, as there was no room */
+    uint64_t served_ms;           /* likewise: the last batch with a command in it */
+    uint64_t relaxed_ms;  /* likewise: when what was answered early is to be flushed; 0: nothing */
+    uint64_t settle_seen; /* settle_asked when the thread last found nothing to do */
     bool full;
     bool failed;
+    bool unsaved; /* the start had no room to commit what the journal holds */
+
     _Atomic uint64_t settle_asked; /* calls of volume_settle */
 
     pthread_mutex_t lock; /* of what follows */
@@ -92,6 +99,8 @@ static void clear_effects(struct effects *effects)
 static void fail_volume(struct volume *volume, err_t err)
 {
     volume->failed = true;
+    volume->writer.failed = true;
+    writer_drop(&volume->writer);
     pthread_mutex_lock(&volume->lock);
     volume->status.failed = true;
     snprintf(volume->status.failure, sizeof volume->status.failure, "%s", err_message(err));
@@ -126,15 +135,6 @@ static void refuse_batch(struct volume *volume, enum err_code code, const char *
     }
 }
 
-static err_t load(struct volume *volume)
-{
-    struct store_txn *txn = NULL;
-    TRY(store_begin(volume->store, STORE_WRITE, &txn));
-    err_t err = volume->machine->ops->load(volume->machine, txn);
-    store_abort(txn);
-    return err;
-}
-
 /* The time for stamps. It does not stand still until a clock that has been set back comes up with
  * the last stamp, or nothing that waits for a time would come: it goes on with the monotonic one.
  */
@@ -155,7 +155,7 @@ static bool is_due(struct volume *volume)
            volume->machine->ops->next_due_ms(volume->machine) <= read_time(volume);
 }
 
-static err_t tick(struct volume *volume, struct store_txn *txn)
+static err_t tick(struct volume *volume)
 {
     uint64_t budget = TICK_BUDGET + TICK_SHARE * volume->message_count;
     const struct command command = {
@@ -164,79 +164,56 @@ static err_t tick(struct volume *volume, struct store_txn *txn)
         .tick.budget = budget < UINT32_MAX ? (uint32_t)budget : UINT32_MAX,
     };
     clear_reply(&volume->tick_reply);
-    return volume->machine->ops->apply(volume->machine, txn, &command, &volume->tick_reply,
-                                       &volume->effects);
+    return writer_apply(&volume->writer, &command, &volume->tick_reply, &volume->effects);
 }
 
-/* Sends calls back; those that go to one place and follow each other go together. */
-static void send_replies(struct list *calls)
-{
-    while (!list_empty(calls)) {
-        struct call *first = container_of(list_first(calls), struct call, link);
-        struct mailbox *reply_to = first->reply_to;
-        struct list same;
-        list_init(&same);
-        size_t count = 0;
-        struct list_link *link = list_first(calls);
-        while (link != NULL && container_of(link, struct call, link)->reply_to == reply_to) {
-            struct list_link *next = list_next(calls, link);
-            list_remove(link);
-            list_append(&same, link);
-            link = next;
-            count++;
-        }
-        mailbox_send_all(reply_to, &same, count);
-    }
-}
-
-/* Answers what need not wait for the flush (struct reply, `early`). A publish leaves a stand-in in
- * its place; without memory for one, it waits, and so does what follows and may have seen it. */
+/* Answers the calls that need not wait for the flush (struct reply, `early`): pulls, and when they
+ * outlive the process already, others, whose flush must follow soon. Where they do not, in a batch
+ * that is committed at once, a pull behind one of these waits too: it may give what that brought.
+ */
 static void answer_early(struct volume *volume)
 {
-    struct list early;
-    list_init(&early);
-    struct list_link *link = volume->hasty ? list_first(&volume->batch) : NULL;
+    bool direct = writer_is_direct(&volume->writer);
+    struct list_link *link = list_first(&volume->batch);
     while (link != NULL) {
         struct list_link *next = list_next(&volume->batch, link);
         struct call *call = container_of(link, struct call, link);
-        struct call *standin = NULL;
-        if (call->reply.early && !standin_is(call)) {
-            if (call->command.type == COMMAND_PUBLISH && !standin_create(call, &standin)) {
-                break;
+        bool pull = call->command.type == COMMAND_PULL;
+        if (call->reply.early && !pull && direct) {
+            return;
+        }
+        if (call->reply.early) {
+            if (!pull && volume->relaxed_ms == 0) {
+                volume->relaxed_ms = mono_ms(volume) + volume->options.relaxed_ms;
             }
-            if (standin != NULL) {
-                list_insert_after(link, &standin->link);
-            }
+            struct list alone;
+            list_init(&alone);
             list_remove(link);
-            list_append(&early, link);
+            list_append(&alone, link);
+            mailbox_send_all(call->reply_to, &alone, 1);
         }
         link = next;
     }
-    send_replies(&early);
 }
 
-static err_t apply_batch(struct volume *volume, struct store_txn *txn, bool no_space,
-                         struct attempt *attempt)
+static err_t apply_batch(struct volume *volume, bool no_space, struct attempt *attempt)
 {
     uint64_t now_ms = read_time(volume);
     attempt->ticked = is_due(volume);
     if (attempt->ticked) {
-        TRY(tick(volume, txn));
+        TRY(tick(volume));
     }
     for (struct list_link *link = list_first(&volume->batch); link != NULL;
          link = list_next(&volume->batch, link)) {
         struct call *call = container_of(link, struct call, link);
         call->command.now_ms = now_ms;
-        call->command.no_space = no_space && !standin_is(call);
+        call->command.no_space = no_space;
         clear_reply(&call->reply);
         attempt->call = call;
-        TRY(volume->machine->ops->apply(volume->machine, txn, &call->command, &call->reply,
-                                        &volume->effects));
-        assert(!standin_is(call) || standin_holds(call));
+        TRY(writer_apply(&volume->writer, &call->command, &call->reply, &volume->effects));
     }
     attempt->call = NULL;
-    answer_early(volume);
-    return volume->machine->ops->flush(volume->machine, txn);
+    return writer_append(&volume->writer);
 }
 
 static void observe(struct volume *volume, enum volume_measure measure, uint64_t value)
@@ -247,48 +224,51 @@ static void observe(struct volume *volume, enum volume_measure measure, uint64_t
 }
 
 /* Whether something less can be tried after a failure: any other ends the volume. */
-static bool can_go_on(const struct attempt *attempt)
+static bool can_go_on(const struct volume *volume, const struct attempt *attempt)
 {
     enum err_code code = err_code(attempt->err);
-    bool refusable = attempt->call != NULL && !standin_is(attempt->call);
-    return is_space(code) || (refusable && (code == ERR_CORRUPT || code == ERR_MEMORY));
+    if (volume->writer.failed) {
+        return false;
+    }
+    return is_space(code) || (attempt->call != NULL && (code == ERR_CORRUPT || code == ERR_MEMORY));
 }
 
-/* One transaction for the batch. On failure nothing has changed; when it can go on, the machine has
- * been built anew. */
+/* Makes all that was applied outlive a power failure. */
+static err_t flush(struct volume *volume)
+{
+    uint64_t start_us = clock_mono_us(volume->options.clock);
+    err_t err = writer_flush(&volume->writer);
+    observe(volume, VOLUME_FLUSH_US, clock_mono_us(volume->options.clock) - start_us);
+    volume->relaxed_ms = 0;
+    return err;
+}
+
+/* Whether somebody waits for the flush, or must not be overtaken. */
+static bool is_awaited(const struct volume *volume)
+{
+    return writer_is_direct(&volume->writer) ||
+           (writer_pending(&volume->writer) && !list_empty(&volume->batch));
+}
+
+/* One attempt at the batch. After a failure nothing of it may stay: writer_recover must follow. */
 static struct attempt try_batch(struct volume *volume, bool no_space)
 {
     struct attempt attempt = {.err = NULL};
-    struct store_txn *txn = NULL;
     clear_effects(&volume->effects);
-    attempt.err = store_begin(volume->store, STORE_WRITE, &txn);
-    if (attempt.err != NULL) {
-        return attempt;
-    }
-    attempt.err = apply_batch(volume, txn, no_space, &attempt);
-    if (attempt.err != NULL) {
-        store_abort(txn);
-    } else if (!volume->machine->ops->dirty(volume->machine)) {
-        store_abort(txn);
-        volume->machine->ops->committed(volume->machine);
-        return attempt;
-    } else {
-        uint64_t start_us = clock_mono_us(volume->options.clock);
-        attempt.err = store_commit(txn);
-        observe(volume, VOLUME_FLUSH_US, clock_mono_us(volume->options.clock) - start_us);
+    attempt.err = writer_begin(&volume->writer);
+    if (attempt.err == NULL) {
+        attempt.err = apply_batch(volume, no_space, &attempt);
     }
     if (attempt.err == NULL) {
-        volume->machine->ops->committed(volume->machine);
-        return attempt;
+        answer_early(volume);
     }
-    observe(volume, VOLUME_COMMIT_FAILED, 1);
-    if (!can_go_on(&attempt)) {
-        return attempt; /* the first reason is the one to tell */
+    if (attempt.err == NULL && is_awaited(volume)) {
+        attempt.err = flush(volume);
     }
-    err_t err = load(volume);
-    if (err != NULL) {
-        err_free(attempt.err);
-        attempt = (struct attempt){.err = err};
+    if (attempt.err == NULL) {
+        writer_end(&volume->writer);
+    } else {
+        observe(volume, VOLUME_COMMIT_FAILED, 1);
     }
     return attempt;
 }
@@ -314,76 +294,65 @@ static void note_no_space(struct volume *volume, err_t err)
     volume->space_retry_ms = mono_ms(volume) + SPACE_RETRY_MS;
 }
 
-/* Takes the stand-ins out of the batch, for later; false: there are none. */
-static bool set_aside(struct volume *volume)
+/* Undoes a failed attempt, with a larger map if that is what it takes. On failure the first reason
+ * is the one to tell when nothing can be done about it. */
+static void undo_batch(struct volume *volume, struct attempt *attempt, uint32_t *grows)
 {
-    bool any = false;
-    struct list_link *link = list_first(&volume->batch);
-    while (link != NULL) {
-        struct list_link *next = list_next(&volume->batch, link);
-        if (standin_is(container_of(link, struct call, link))) {
-            list_remove(link);
-            list_append(&volume->kept, link);
-            any = true;
-        }
-        link = next;
+    err_t err = NULL;
+    if (!can_go_on(volume, attempt)) {
+        volume->writer.failed = true;
+        return;
     }
-    return any;
-}
-
-static bool must_retry(const struct volume *volume)
-{
-    return !volume->failed && !list_empty(&volume->kept) &&
-           mono_ms(volume) >= volume->space_retry_ms;
-}
-
-/* Puts the stand-ins that were set aside before everything else in the batch. */
-static void take_kept(struct volume *volume)
-{
-    volume->hasty = list_empty(&volume->kept);
-    if (must_retry(volume)) {
-        list_splice(&volume->kept, &volume->batch);
-        list_splice(&volume->batch, &volume->kept);
+    writer_drop(&volume->writer);
+    if (err_code(attempt->err) == ERR_MAP_FULL && *grows < GROWS_MAX) {
+        err = store_grow(volume->store);
+        *grows = err == NULL ? *grows + 1 : GROWS_MAX + 1;
+        err_free(err);
+    }
+    err = writer_recover(&volume->writer);
+    if (err != NULL) {
+        volume->writer.failed = true;
+        err_free(attempt->err);
+        *attempt = (struct attempt){.err = err};
     }
 }
 
-/* Runs the batch until it is committed or refused. While stand-ins are set aside nothing else is
- * published, so that they find the places they were answered with. */
+/* Runs the batch until it is kept or refused. */
 static void run_batch(struct volume *volume)
 {
     uint32_t grows = 0;
-    take_kept(volume);
-    bool no_space = volume->full || !list_empty(&volume->kept);
+    bool no_space = volume->full;
     for (;;) {
+        uint32_t grown = grows;
         struct attempt attempt = try_batch(volume, no_space);
         if (attempt.err == NULL) {
             return;
         }
+        undo_batch(volume, &attempt, &grows);
         enum err_code code = err_code(attempt.err);
-        if (code == ERR_MAP_FULL && grows < GROWS_MAX) {
-            err_t err = store_grow(volume->store);
-            grows = err == NULL ? grows + 1 : GROWS_MAX;
-            err_free(err);
+        if (volume->writer.failed) {
+            fail_volume(volume, attempt.err);
+            /* A start may find in the journal what could not be flushed. */
+            refuse_batch(volume, volume->writer.written ? ERR_UNKNOWN : ERR_UNAVAILABLE,
+                         "the volume has failed");
+            err_free(attempt.err);
+            return;
+        }
+        if (code == ERR_MAP_FULL && grows > grown) {
+            /* The same again, with more room. */
         } else if (is_space(code) && !no_space) {
             no_space = true;
             note_no_space(volume, attempt.err);
         } else if (is_space(code) && attempt.ticked) {
             /* What was asked goes before what can wait. */
             volume->tick_retry_ms = mono_ms(volume) + SPACE_RETRY_MS;
-        } else if (is_space(code) && set_aside(volume)) {
-            note_no_space(volume, attempt.err);
         } else if (is_space(code)) {
             note_no_space(volume, attempt.err);
             refuse_batch(volume, ERR_NO_SPACE, "the disk is full");
             err_free(attempt.err);
             return;
-        } else if (can_go_on(&attempt)) {
-            refuse_alone(volume, &attempt);
         } else {
-            fail_volume(volume, attempt.err);
-            refuse_batch(volume, ERR_UNAVAILABLE, "the volume has failed");
-            err_free(attempt.err);
-            return;
+            refuse_alone(volume, &attempt);
         }
         err_free(attempt.err);
     }
@@ -404,28 +373,25 @@ static void arm(struct volume *volume)
     }
 }
 
-static void drop_standins(struct list *calls)
-{
-    struct list_link *link = list_first(calls);
-    while (link != NULL) {
-        struct list_link *next = list_next(calls, link);
-        struct call *call = container_of(link, struct call, link);
-        if (standin_is(call)) {
-            list_remove(link);
-            standin_destroy(call);
-        }
-        link = next;
-    }
-}
-
 static void answer(struct volume *volume)
 {
-    drop_standins(&volume->batch);
-    for (struct list_link *link = list_first(&volume->batch); link != NULL;
-         link = list_next(&volume->batch, link)) {
-        container_of(link, struct call, link)->reply.early = false;
+    while (!list_empty(&volume->batch)) {
+        struct call *first = container_of(list_first(&volume->batch), struct call, link);
+        struct mailbox *reply_to = first->reply_to;
+        struct list same;
+        list_init(&same);
+        size_t count = 0;
+        struct list_link *link = list_first(&volume->batch);
+        while (link != NULL && container_of(link, struct call, link)->reply_to == reply_to) {
+            struct list_link *next = list_next(&volume->batch, link);
+            container_of(link, struct call, link)->reply.early = false; /* it has waited */
+            list_remove(link);
+            list_append(&same, link);
+            link = next;
+            count++;
+        }
+        mailbox_send_all(reply_to, &same, count);
     }
-    send_replies(&volume->batch);
 }
 
 /* Tells about subscriptions that were armed and may now have something. */
@@ -463,25 +429,101 @@ static void update_full(struct volume *volume, uint64_t used_size)
     err_free(err);
 }
 
-static void update_status(struct volume *volume, size_t commands)
+/* What is known of the store changes with its commits only. */
+static void update_store(struct volume *volume)
 {
     struct store_stats stats;
+    if (writer_uncommitted(&volume->writer)) {
+        return;
+    }
     store_stats(volume->store, &stats);
     if (!volume->failed) {
         update_full(volume, stats.used_size);
     }
     pthread_mutex_lock(&volume->lock);
-    volume->status.full = volume->full;
     volume->status.store = stats;
-    volume->status.commands_total += commands;
     volume->status.commits_total = stats.commit_count;
     pthread_mutex_unlock(&volume->lock);
+}
+
+static void update_status(struct volume *volume, size_t commands)
+{
+    const struct journal *journal = volume->writer.journal;
+    update_store(volume);
+    pthread_mutex_lock(&volume->lock);
+    volume->status.full = volume->full;
+    volume->status.commands_total += commands;
+    volume->status.journal_size = journal == NULL ? 0 : journal_used(journal);
+    pthread_mutex_unlock(&volume->lock);
+}
+
+/* Commits what the journal holds. Without room for that it stays there, and is tried again. */
+static void checkpoint(struct volume *volume)
+{
+    uint64_t start_us = clock_mono_us(volume->options.clock);
+    if (!writer_uncommitted(&volume->writer) || mono_ms(volume) < volume->checkpoint_retry_ms) {
+        return;
+    }
+    err_t err = writer_checkpoint(&volume->writer);
+    if (err == NULL) {
+        observe(volume, VOLUME_CHECKPOINT_US, clock_mono_us(volume->options.clock) - start_us);
+        volume->checkpoint_ms = 0;
+        volume->relaxed_ms = 0;
+        return;
+    }
+    observe(volume, VOLUME_COMMIT_FAILED, 1);
+    if (volume->writer.failed) {
+        fail_volume(volume, err);
+    } else {
+        note_no_space(volume, err);
+        volume->checkpoint_retry_ms = volume->space_retry_ms;
+    }
+    err_free(err);
+}
+
+/* When what is applied is to be committed at the latest: UINT64_MAX for never. */
+static uint64_t checkpoint_due_ms(const struct volume *volume)
+{
+    if (volume->failed || !writer_uncommitted(&volume->writer)) {
+        return UINT64_MAX;
+    }
+    uint64_t due_ms = volume->served_ms + volume->options.checkpoint_ms / IDLE_SHARE;
+    due_ms = due_ms < volume->checkpoint_ms ? due_ms : volume->checkpoint_ms;
+    return due_ms > volume->checkpoint_retry_ms ? due_ms : volume->checkpoint_retry_ms;
+}
+
+/* What must be written some time after the answers: flushes and commits. */
+static void write_later(struct volume *volume)
+{
+    uint64_t now_ms = mono_ms(volume);
+    if (volume->failed) {
+        return;
+    }
+    if (volume->checkpoint_ms == 0 && writer_uncommitted(&volume->writer)) {
+        volume->checkpoint_ms = now_ms + volume->options.checkpoint_ms;
+    }
+    if (writer_wants_checkpoint(&volume->writer) || now_ms >= checkpoint_due_ms(volume)) {
+        checkpoint(volume);
+    }
+    if (!volume->failed && volume->relaxed_ms != 0 && now_ms >= volume->relaxed_ms) {
+        err_t err = flush(volume);
+        if (err != NULL) {
+            fail_volume(volume, err);
+            err_free(err);
+        }
+    }
 }
 
 static void maintain(struct volume *volume)
 {
     uint64_t now_ms = mono_ms(volume);
     if (now_ms < volume->maintained_ms + volume->options.maintain_ms) {
+        return;
+    }
+    if (!volume->failed) {
+        checkpoint(volume);
+    }
+    if (writer_uncommitted(&volume->writer)) {
         return;
     }
     volume->maintained_ms = now_ms;
@@ -501,8 +543,10 @@ static void serve_batch(struct volume *volume, size_t count)
         return;
     }
     if (volume->full) {
+        checkpoint(volume);
         update_status(volume, 0); /* there may be room again */
     }
+    volume->served_ms = count > 0 ? mono_ms(volume) : volume->served_ms;
     run_batch(volume);
     arm(volume);
     answer(volume);
@@ -512,6 +556,7 @@ static void serve_batch(struct volume *volume, size_t count)
     }
     observe(volume, VOLUME_BATCH_US, clock_mono_us(volume->options.clock) - start_us);
     observe(volume, VOLUME_BATCH_SIZE, count);
+    write_later(volume);
     update_status(volume, count);
     maintain(volume);
 }
@@ -539,7 +584,7 @@ static size_t fill_batch(struct volume *volume)
     return count;
 }
 
-/* UINT64_MAX: nothing comes due. */
+/* How long until something of the machine comes due: UINT64_MAX when nothing does. */
 static uint64_t time_to_due(struct volume *volume)
 {
     uint64_t due_ms =
@@ -556,14 +601,28 @@ static uint64_t time_to_due(struct volume *volume)
     return wait_ms;
 }
 
+/* How long until something is to be flushed or committed: UINT64_MAX when nothing is. */
+static uint64_t time_to_write(const struct volume *volume)
+{
+    uint64_t write_ms = checkpoint_due_ms(volume);
+    uint64_t mono = mono_ms(volume);
+    if (volume->relaxed_ms != 0 && volume->relaxed_ms < write_ms) {
+        write_ms = volume->relaxed_ms;
+    }
+    return write_ms == UINT64_MAX ? UINT64_MAX : write_ms > mono ? write_ms - mono : 0;
+}
+
 static uint64_t time_to_wait(struct volume *volume)
 {
     if (volume->failed) {
         return UINT64_MAX;
     }
-    uint64_t wait_ms = time_to_due(volume);
-    uint64_t look_ms = volume->full ? SPACE_RETRY_MS : volume->options.maintain_ms;
-    return wait_ms > look_ms ? look_ms : wait_ms;
+    uint64_t times_ms[] = {time_to_due(volume), time_to_write(volume)};
+    uint64_t wait_ms = volume->full ? SPACE_RETRY_MS : volume->options.maintain_ms;
+    for (size_t index = 0; index < sizeof times_ms / sizeof times_ms[0]; index++) {
+        wait_ms = times_ms[index] < wait_ms ? times_ms[index] : wait_ms;
+    }
+    return wait_ms;
 }
 
 /* Tells who waits in volume_settle that there is nothing to do. `asked` was read before looking. */
@@ -594,10 +653,33 @@ static size_t take_calls(struct volume *volume, uint64_t timeout_ms)
     return count;
 }
 
+/* What cannot be committed now is in the journal, for the next start. */
+static void finish(struct volume *volume)
+{
+    volume->checkpoint_retry_ms = 0;
+    if (!volume->failed) {
+        checkpoint(volume);
+        update_status(volume, 0);
+    }
+    writer_drop(&volume->writer);
+}
+
+/* A transaction belongs to its thread: what the start could not commit is built anew in this one.
+ */
+static void take_over(struct volume *volume)
+{
+    err_t err = volume->unsaved ? writer_recover(&volume->writer) : NULL;
+    if (err != NULL) {
+        fail_volume(volume, err);
+        err_free(err);
+    }
+}
+
 static void *run(void *argument)
 {
     struct volume *volume = argument;
     log_bind(volume->log);
+    take_over(volume);
     for (;;) {
         uint64_t asked = atomic_load(&volume->settle_asked);
         bool look = volume->waiting_count > 0 || asked != volume->settle_seen;
@@ -609,15 +691,13 @@ static void *run(void *argument)
             /* What has come due and what is left to do in the background go on at the next start.
              * Something may have come in after the wait and before the closing. */
             if (take_calls(volume, 0) == 0) {
-                volume->space_retry_ms = 0;
-                if (must_retry(volume)) {
-                    serve_batch(volume, 0); /* the last chance of what has been answered */
-                }
+                finish(volume);
                 return NULL;
             }
-        } else if (is_due(volume) || must_retry(volume)) {
+        } else if (is_due(volume)) {
             serve_batch(volume, 0);
         } else {
+            write_later(volume);
             update_status(volume, 0);
             maintain(volume);
             tell_settled(volume, asked);
@@ -627,12 +707,12 @@ static void *run(void *argument)
 
 static void free_volume(struct volume *volume)
 {
+    writer_deinit(&volume->writer);
     mailbox_deinit(&volume->mailbox);
     pthread_cond_destroy(&volume->settled);
     pthread_mutex_destroy(&volume->lock);
     buf_deinit(&volume->effects.woken);
     buf_deinit(&volume->woken);
-    drop_standins(&volume->kept);
     reply_deinit(&volume->tick_reply);
     map_deinit(&volume->armed);
     free(volume);
@@ -650,12 +730,11 @@ err_t volume_start(const struct volume_options *options, struct volume **out)
         return err_passed(err, __func__);
     }
     volume->options = *options;
+    volume->log = log_bound();
     snprintf(volume->name, sizeof volume->name, "%s", options->name);
     volume->store = options->store;
     volume->machine = options->machine;
-    volume->log = log_bound();
     list_init(&volume->batch);
-    list_init(&volume->kept);
     list_init(&volume->waiting);
     buf_init(&volume->effects.woken, WOKEN_MAX);
     buf_init(&volume->woken, WOKEN_MAX);
@@ -665,8 +744,12 @@ err_t volume_start(const struct volume_options *options, struct volume **out)
     pthread_cond_init(&volume->settled, NULL);
     volume->maintained_ms = mono_ms(volume);
     volume->now_mono_ms = volume->maintained_ms;
-    TRY_OUT(load(volume));
+    writer_init(&volume->writer, volume->store, volume->machine, options->journal,
+                &(struct writer_options){.name = volume->name, .reserve = options->reserve});
+    TRY_OUT(writer_open(&volume->writer));
     volume->now_ms = volume->machine->ops->now_ms(volume->machine);
+    volume->unsaved = writer_uncommitted(&volume->writer);
+    writer_drop(&volume->writer);
     update_status(volume, 0);
     if (pthread_create(&volume->thread, NULL, run, volume) != 0) {
         err = ERR(MEMORY, "no thread for %s", volume->name);
@@ -746,7 +829,11 @@ void volume_stop(struct volume *volume)
 
 void volume_destroy(struct volume *volume)
 {
-    volume->machine->ops->destroy(volume->machine);
-    store_close(volume->store);
-    free_volume(volume);
+    struct machine *machine = volume->machine;
+    struct store *store = volume->store;
+    struct journal *journal = volume->options.journal;
+    free_volume(volume); /* its transaction goes before the store */
+    machine->ops->destroy(machine);
+    store_close(store);
+    journal_close(journal);
 }

@@ -1,23 +1,22 @@
 /* A volume: one thread, one environment, one state machine, one mailbox (DESIGN 3).
  *
- * The thread takes what the mailbox holds, applies it in one write transaction, commits (one flush
- * for all), then sends the replies: nothing leaves before the commit that made it true, but what
- * the machine says may (struct reply, `early`). While it flushes, the next batch gathers.
+ * The thread takes what the mailbox holds, applies it, writes it to the journal or commits it
+ * (writer.h; one flush for all), then sends the replies: nothing leaves before the flush that made
+ * it true. While it flushes, the next batch gathers. What the journal holds is committed after so
+ * much, after a time, when nothing comes in, and at the end.
  *
  * When a commit fails for want of space, the batch is run again with its publishes refused; when
  * that fails too, all of it is refused and nothing has changed. Publishes are then refused without
- * trying, and tried again twice a second. Those that have been answered early are not refused: they
- * are kept in memory (of one batch at most, as nothing else is answered early meanwhile) and are
- * the first to be tried, so that only a crash, a failed volume or a stop without space loses them.
- * When a commit fails for any other reason the volume stops for good (a failed flush is never
- * retried): it answers UNAVAILABLE and says why in its status. A command that meets damaged data is
- * refused alone. */
+ * trying, and tried again twice a second. When a write fails for any other reason the volume stops
+ * for good (a failed flush is never retried): it answers UNAVAILABLE and says why in its status. A
+ * command that meets damaged data is refused alone. */
 #ifndef VOLUME_VOLUME_H
 #define VOLUME_VOLUME_H
 
 #include "broker/base/clock.h"
 #include "broker/base/mailbox.h"
 #include "broker/core/machine.h"
+#include "storage/journal.h"
 
 /* A command on its way to a volume and back. Owned by whoever has it: sender, mailbox, thread,
  * sender again. */
@@ -35,6 +34,7 @@ struct call {
 enum volume_measure {
     VOLUME_BATCH_US,
     VOLUME_FLUSH_US,
+    VOLUME_CHECKPOINT_US, /* the commit of what the journal holds */
     VOLUME_BATCH_SIZE,
     VOLUME_COMMIT_FAILED,
     VOLUME_REFUSED, /* a full mailbox; from the sender's thread */
@@ -43,15 +43,18 @@ enum volume_measure {
 struct volume_options {
     const char *name;        /* for the log; copied */
     struct store *store;     /* taken on success */
+    struct journal *journal; /* likewise; NULL: every batch is committed */
     struct machine *machine; /* likewise */
     const struct clock *clock;
-    uint32_t mailbox_max; /* commands waiting; further ones are refused with BUSY */
-    uint32_t batch_max;   /* commands in one commit */
-    uint64_t batch_bytes; /* bytes of messages in one commit */
-    uint64_t quota;       /* bytes; 0: none. Publishes are refused at 90 % of it */
-    uint64_t reserve;     /* bytes kept ready for commits on a full disk */
-    uint64_t maintain_ms; /* how often stale readers are cleared and the reserve is filled up when
-                             nothing happens */
+    uint32_t mailbox_max;   /* commands waiting; further ones are refused with BUSY */
+    uint32_t batch_max;     /* commands in one commit */
+    uint64_t batch_bytes;   /* bytes of messages in one commit */
+    uint64_t quota;         /* bytes; 0: none. Publishes are refused at 90 % of it */
+    uint64_t reserve;       /* bytes kept ready for commits on a full disk */
+    uint64_t checkpoint_ms; /* how long something may be in the journal only */
+    uint64_t relaxed_ms;    /* how long what was answered before its flush may wait for one */
+    uint64_t maintain_ms;   /* how often stale readers are cleared and the reserve is filled up when
+                               nothing happens */
     void (*wake)(
         void *context); /* replies or woken subscriptions are there to be taken; from the thread */
     void *wake_context;
@@ -69,6 +72,7 @@ struct volume_status {
     uint64_t mailbox_count;
     uint64_t commands_total;
     uint64_t commits_total;
+    uint64_t journal_size; /* bytes of the journal since the last commit */
 };
 
 struct volume;
@@ -103,10 +107,10 @@ const char *volume_name(const struct volume *volume);
 /* The store, for backups from another thread. */
 struct store *volume_store(struct volume *volume);
 
-/* Finishes what the mailbox holds and ends the thread; the replies are sent, and it takes nothing
- * more. */
+/* Finishes what the mailbox holds, commits all and ends the thread; the replies are sent, and it
+ * takes nothing more. */
 void volume_stop(struct volume *volume);
-/* After volume_stop: closes store and machine. */
+/* After volume_stop: closes store, journal and machine. */
 void volume_destroy(struct volume *volume);
 
 #endif

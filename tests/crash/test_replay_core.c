@@ -1,7 +1,8 @@
-/* Power fails at every point of a recorded run of the core on LMDB, in many ways: what comes up
- * shows exactly what the last acknowledged commit showed, or the one in flight: every message in
- * its state, with its attempts, times, place and content. Every table fits every other, and the
- * core goes on from there. FLARE_SEED replays a run, FLARE_STATES asks for more states. */
+/* Power fails at every point of a recorded run of the core on LMDB, with and without a journal, in
+ * many ways: what comes up shows exactly what the last acknowledged batch showed, or one after it
+ * that was written but not acknowledged (the one in flight; those that were not flushed): every
+ * message in its state, with its attempts, times, place and content. Every table fits every other,
+ * and the core goes on from there. FLARE_SEED replays a run, FLARE_STATES asks for more states. */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +14,7 @@
 #include <xxhash.h>
 
 #include "broker/core/check.h"
+#include "broker/volume/writer.h"
 #include "storage/lmdb.h"
 #include "tests/crash/iotrap.c" /* NOLINT(bugprone-suspicious-include): it must be in the program */
 #include "tests/lib/core_fixture.h"
@@ -35,6 +37,8 @@ enum {
 static const struct core_options small = {
     .replay_bytes = 8192, .slack_size = 16384, .segment_entries = 32};
 
+#define WRITTEN (UINT64_C(1) << 32) /* of a mark: answered, if not flushed */
+
 static const uint32_t sub_ids[SUBS] = {100, 101, 102, 103};
 
 static void must(err_t err)
@@ -53,6 +57,7 @@ static uint64_t number_in(const char *name, uint64_t otherwise)
 /* ---- what is to be seen after each commit ---- */
 
 static uint64_t pictures[COMMITS + 1];
+static bool journaled; /* this run */
 
 /* Pictures are taken at time 0, so that the core goes by its own last stamp. */
 static void draw(struct core_fixture *fixture, struct buf *out)
@@ -234,24 +239,43 @@ static void run_commit(struct script *script)
     if (random_chance(&script->random, 1, 15)) {
         pass_by(script);
     }
-    if (random_chance(&script->random, 1, 10)) {
+    bool between = !journaled || !writer_uncommitted(script->fixture.writer);
+    if (random_chance(&script->random, 1, 10) && between) {
         must(store_reserve(script->fixture.store, 64 << 10));
     }
+    script->fixture.relaxed = random_chance(&script->random, 1, 4);
     core_fixture_commit(&script->fixture);
+    if (journaled && random_chance(&script->random, 1, 12)) {
+        must(writer_checkpoint(script->fixture.writer));
+    }
+}
+
+/* Whether all that was acknowledged would outlive a power failure. */
+static bool is_flushed(const struct core_fixture *fixture)
+{
+    return fixture->writer == NULL || !journal_pending(fixture->writer->journal);
 }
 
 static void record(struct script *script)
 {
     char path[TMPDIR_PATH_SIZE];
     core_fixture_init(&script->fixture, CORE_FIXTURE_LMDB, &small);
-    tmpdir_file(&script->fixture.tmpdir, "volume.mdb", path);
+    tmpdir_file(&script->fixture.tmpdir, "volume.", path);
+    if (journaled) {
+        char journal[TMPDIR_PATH_SIZE];
+        core_fixture_journal(&script->fixture,
+                             tmpdir_file(&script->fixture.tmpdir, "volume.journal", journal));
+    }
     configure(script);
     core_fixture_commit(&script->fixture);
     pictures[0] = picture_of(&script->fixture);
     iotrap_start(path);
     for (uint64_t number = 1; number <= COMMITS; number++) {
         run_commit(script);
-        iotrap_mark(number);
+        if (is_flushed(&script->fixture)) {
+            iotrap_mark(number);
+        }
+        iotrap_mark(number | WRITTEN);
         pictures[number] = picture_of(&script->fixture);
     }
     iotrap_stop();
@@ -261,7 +285,7 @@ static void record(struct script *script)
 
 struct figures {
     uint64_t states;
-    uint64_t in_flight; /* states in which the commit under way had become whole */
+    uint64_t in_flight; /* states with more than was acknowledged */
     uint64_t lossy;     /* states in which something unflushed was lost or torn */
 };
 
@@ -290,39 +314,56 @@ static void check_goes_on(struct core_fixture *fixture, uint64_t now_ms)
     check_tables(fixture->store, "after going on");
 }
 
-static void open_image(struct core_fixture *fixture, const char *path)
+static void open_image(struct core_fixture *fixture, const char *directory)
 {
     struct store_txn *txn = NULL;
+    char path[TMPDIR_PATH_SIZE + 16];
     *fixture = (struct core_fixture){.options = small};
+    (void)snprintf(path, sizeof path, "%s/volume.mdb", directory);
     must(lmdb_store_open(
         &(struct lmdb_options){.path = path, .map_size = MAP_SIZE, .role = "volume"},
         &fixture->store));
     reply_init(&fixture->reply);
     buf_init(&fixture->effects.woken, 1 << 20);
     must(core_create(&fixture->options, &fixture->machine));
+    if (journaled) {
+        (void)snprintf(path, sizeof path, "%s/volume.journal", directory);
+        core_fixture_journal(fixture, path);
+        return;
+    }
     must(store_begin(fixture->store, STORE_WRITE, &txn));
     must(fixture->machine->ops->load(fixture->machine, txn));
     store_abort(txn);
 }
 
-/* The image shows commit `acked` or, when one was under way, the next. */
-static void check_state(const char *path, uint64_t acked, bool in_flight, uint64_t now_ms,
+/* What a crash may show: the batches up to `last`, and of those at least the ones up to `first`. */
+struct bounds {
+    uint64_t first;
+    uint64_t last;
+};
+
+static void check_state(const char *directory, struct bounds bounds, uint64_t now_ms,
                         struct figures *figures)
 {
     static struct core_fixture fixture;
-    open_image(&fixture, path);
+    open_image(&fixture, directory);
     uint64_t picture = picture_of(&fixture);
-    bool next = in_flight && acked < COMMITS && picture == pictures[acked + 1] &&
-                picture != pictures[acked];
-    if (!next && picture != pictures[acked]) {
+    uint64_t number = bounds.first;
+    while (number < bounds.last && picture != pictures[number]) {
+        number++;
+    }
+    if (picture != pictures[number]) {
         struct buf text;
         buf_init(&text, PICTURE_SIZE_MAX);
         draw(&fixture, &text);
-        fail_msg("state %lu shows neither commit %lu nor the next:\n%.*s", figures->states, acked,
-                 (int)text.size, (const char *)text.data);
+        fail_msg("state %lu shows none of the batches %lu to %lu:\n%.*s", figures->states,
+                 bounds.first, bounds.last, (int)text.size, (const char *)text.data);
+    }
+    if (fixture.writer != NULL) {
+        must(writer_checkpoint(fixture.writer));
     }
     check_tables(fixture.store, "after a crash");
-    figures->in_flight += next;
+    figures->in_flight += number > bounds.first;
     if (figures->states++ % GO_ON_EVERY == 0) {
         check_goes_on(&fixture, now_ms);
     }
@@ -333,25 +374,31 @@ static void replay(struct random *random, uint64_t states_min, uint64_t now_ms,
                    struct figures *figures)
 {
     struct tmpdir tmpdir;
-    char path[TMPDIR_PATH_SIZE];
     struct iotrap_disk disk;
-    uint64_t acked = 0;
+    uint64_t acked = 0;   /* flushed */
+    uint64_t written = 0; /* and answered, all of it without a flush perhaps */
     tmpdir_init(&tmpdir);
-    tmpdir_file(&tmpdir, "volume.mdb", path);
     iotrap_disk_init(&disk);
-    uint64_t rounds = 1 + states_min / (2 * (uint64_t)iotrap_count());
+    uint64_t rounds = 1 + states_min / (uint64_t)iotrap_count();
     for (size_t i = 0; i < iotrap_count(); i++) {
         iotrap_disk_step(&disk, i);
         bool is_mark = iotrap_event(i)->kind == IOTRAP_MARK;
-        acked = is_mark ? iotrap_event(i)->offset : acked;
+        uint64_t mark = is_mark ? iotrap_event(i)->offset : 0;
+        written = (mark & WRITTEN) != 0 ? mark & ~WRITTEN : written;
+        acked = mark != 0 && (mark & WRITTEN) == 0 ? mark : acked;
+        uint64_t last = written > acked ? written : acked;
+        last += !is_mark && last < COMMITS ? 1 : 0;
         for (unsigned crash = 0; crash < IOTRAP_CRASH_COUNT; crash++) {
             uint64_t count = crash >= IOTRAP_DROP_SOME ? rounds : 1;
             /* Without anything unflushed all crashes are the same. */
             count = iotrap_disk_pending(&disk) > 0 || crash == IOTRAP_DROP_ALL ? count : 0;
+            /* The end of the process alone loses nothing that was written. */
+            bool kept = crash == IOTRAP_KEEP_ALL && written > acked;
             for (uint64_t round = 0; round < count; round++) {
                 iotrap_disk_crash(&disk, crash, random, tmpdir.path);
                 figures->lossy += crash != IOTRAP_KEEP_ALL && iotrap_disk_pending(&disk) > 0;
-                check_state(path, acked, !is_mark, now_ms, figures);
+                check_state(tmpdir.path, (struct bounds){kept ? written : acked, last}, now_ms,
+                            figures);
             }
         }
     }
@@ -361,20 +408,21 @@ static void replay(struct random *random, uint64_t states_min, uint64_t now_ms,
 
 /* After a power failure at any event of a run, whatever was unflushed lost or torn, everything that
  * was acknowledged is as it was. */
-static void test_power_failures(void **state)
+static void check_power_failures(void)
 {
-    (void)state;
     static struct script script;
+    script = (struct script){.published = 0};
     struct figures figures = {0};
     uint64_t seed = number_in("FLARE_SEED", 1);
     uint64_t states_min = number_in("FLARE_STATES", STATES_MIN);
     random_init(&script.random, seed);
     record(&script);
     replay(&script.random, states_min, script.fixture.now_ms, &figures);
-    printf("{\"test\":\"replay_core\",\"seed\":%lu,\"commits\":%d,\"published\":%u,\"events\":%zu,"
+    printf("{\"test\":\"replay_core\",\"journal\":%s,\"seed\":%lu,\"commits\":%d,\"published\":%u,"
+           "\"events\":%zu,"
            "\"states\":%lu,\"lossy\":%lu,\"in_flight\":%lu}\n",
-           seed, COMMITS, script.published, iotrap_count(), figures.states, figures.lossy,
-           figures.in_flight);
+           journaled ? "true" : "false", seed, COMMITS, script.published, iotrap_count(),
+           figures.states, figures.lossy, figures.in_flight);
     assert_true(figures.states >= states_min);
     assert_true(figures.lossy > figures.states / 2);
     assert_true(figures.in_flight > 0);
@@ -382,8 +430,23 @@ static void test_power_failures(void **state)
     core_fixture_deinit(&script.fixture);
 }
 
+static void test_power_failures(void **state)
+{
+    (void)state;
+    journaled = false;
+    check_power_failures();
+}
+
+static void test_power_failures_with_journal(void **state)
+{
+    (void)state;
+    journaled = true;
+    check_power_failures();
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_power_failures)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_power_failures),
+                                       cmocka_unit_test(test_power_failures_with_journal)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

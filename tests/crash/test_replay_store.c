@@ -71,10 +71,12 @@ static err_t put_seed(struct store_txn *txn, unsigned table, unsigned k, uint32_
     return NULL;
 }
 
-/* META holds the format marker too; opening has checked it. */
+/* META holds the format marker and the migrations too; opening has checked them. */
 static bool skip_marker(struct store_cursor *cursor, bool found)
 {
-    if (found && cursor->table == STORE_META && span_is(cursor->key, "format")) {
+    while (found && cursor->table == STORE_META &&
+           (span_is(cursor->key, "format") ||
+            span_starts_with(cursor->key, span_text("migration/")))) {
         must(store_cursor_next(cursor, &found));
     }
     return found;

@@ -111,7 +111,8 @@ static void run(const struct shell *shell, const char *const *words)
 static void test_bash_offers_what_is_fixed(void **state)
 {
     struct shell *shell = *state;
-    expect_offer(shell, "to", "topic");
+    expect_offer(shell, "to", "topic top");
+    expect_offer(shell, "topi", "topic");
     expect_offer(shell, "red", "redrive");
     expect_offer(shell, "__", "");
     expect_offer(shell, "topic ", "put create get ls rm");

@@ -162,30 +162,38 @@ static void test_lines_keep_their_order(void **state)
     scene_deinit(&scene);
 }
 
-/* A line is published when it is there, not when the next ones are. */
+/* A line is published, and its result printed, when it is there, not when the next ones are. */
 static void test_a_trickle_is_not_held_back(void **state)
 {
-    struct scene scene;
-    struct process process;
-    struct scene_message message;
-    char url[64];
+    static const char *const options[] = {"--plain", "--http"};
     const char *program = getenv("FLARE");
     (void)state;
-    scene_init_topic(&scene, NULL, NULL);
-    url_of(&scene, url);
-    process_start(&process, &(struct process_options){
-                                .arguments = WORDS(program != NULL ? program : "./flare", "pub",
-                                                   "t", "--url", url, "--quiet")});
-    for (int i = 0; i < 3; i++) {
-        assert_true(process_write(&process, "line\n", 5));
-        assert_int_equal(scene_pull(&scene.client, "{\"max\":10,\"wait\":\"20s\"}", &message, 1),
-                         1);
-        assert_string_equal(message.body, "line");
+    for (size_t way = 0; way < 2; way++) {
+        struct scene scene;
+        struct process process;
+        struct scene_message message;
+        char url[64];
+        char line[64];
+        scene_init_topic(&scene, "{\"shards\":1}", NULL);
+        url_of(&scene, url);
+        process_start(&process,
+                      &(struct process_options){
+                          .arguments = WORDS(program != NULL ? program : "./flare", "pub", "t",
+                                             "--url", url, "-q", "--plain", options[way])});
+        for (int number = 0; number < 3; number++) {
+            char end[16];
+            (void)snprintf(end, sizeof end, "\t0\t%d", number);
+            assert_true(process_write(&process, "line\n", 5));
+            assert_true(process_read_line(&process, line, sizeof line, TIMEOUT_MS));
+            assert_non_null(strstr(line, end));
+            assert_int_equal(scene_pull(&scene.client, "{\"max\":10}", &message, 1), 1);
+            assert_string_equal(message.body, "line");
+        }
+        process_close_input(&process);
+        assert_int_equal(process_wait(&process, TIMEOUT_MS), 0);
+        process_stop(&process);
+        scene_deinit(&scene);
     }
-    process_close_input(&process);
-    assert_int_equal(process_wait(&process, TIMEOUT_MS), 0);
-    process_stop(&process);
-    scene_deinit(&scene);
 }
 
 /* Errors of the broker end with the same exit codes as over HTTP. */
@@ -262,12 +270,15 @@ static void test_the_way_is_found(void **state)
     assert_null(strstr(outcome.err, "/v1/status"));
     assert_non_null(strstr(outcome.err, " > publish #2 "));
     cli_outcome_deinit(&outcome);
+    outcome = run(&scene, WORDS("pub", "t", "zero", "--trace", "--wire", "off"), NULL);
+    assert_non_null(strstr(outcome.err, " > POST /v1/topics/t/messages HTTP/1.1\n"));
+    cli_outcome_deinit(&outcome);
     scene_restart(&scene, false, WORDS("--wire", "off"));
     outcome = run(&scene, WORDS("pub", "t", "two", "--trace"), NULL);
     assert_non_null(strstr(outcome.err, " > POST /v1/topics/t/messages HTTP/1.1\n"));
     cli_outcome_deinit(&outcome);
     expect_out(&scene, WORDS("pull", "t", "s", "--ack", "--body", "-n", "5", "--max-bytes", "1K"),
-               "one\ntwo\n");
+               "one\nzero\ntwo\n");
     scene_deinit(&scene);
 }
 

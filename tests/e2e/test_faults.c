@@ -328,12 +328,12 @@ static int64_t total(struct scene *scene)
 
 /* The volume whose disk fails stops at once and says why, also when the disk works again; the other
  * goes on; after a restart there is what was confirmed. */
-static void check_failing(bool flush)
+static void check_failing(bool flush, const char *file)
 {
     struct scene scene;
     char bad[64];
     char good[64];
-    begin_with_faults(&scene, "volume-0.mdb", two_volumes);
+    begin_with_faults(&scene, file, two_volumes);
     int32_t *error = flush ? &control->flush_error : &control->write_error;
     find_key(&scene, 0, bad);
     find_key(&scene, 1, good);
@@ -362,7 +362,9 @@ static void check_failing(bool flush)
     http_client_deinit(&scene.client);
     broker_stop(&scene.broker);
     scene_start(&scene, two_volumes);
-    assert_int_equal(total(&scene), confirmed);
+    /* One whose flush has failed may be there or not, and was answered so. */
+    int64_t doubtful = status == 500 ? 1 : 0;
+    assert_in_range(total(&scene), confirmed, confirmed + doubtful);
     assert_int_equal(try_publish(&scene, bad, 100), 201);
     end_with_faults(&scene);
 }
@@ -370,41 +372,44 @@ static void check_failing(bool flush)
 static void test_failing_flush(void **state)
 {
     (void)state;
-    check_failing(true);
+    check_failing(true, "volume-0.journal");
+    check_failing(true, "volume-0.");
 }
 
 static void test_failing_write(void **state)
 {
     (void)state;
-    check_failing(false);
+    check_failing(false, "volume-0.journal");
+    check_failing(false, "volume-0.");
 }
 
-/* A flush that fails takes the relaxed publishes that were answered before it, and the volume stops
- * as for any other; after a restart there is what came before. */
+/* The flush that follows relaxed publishes fails: the volume stops as for any other. Of what was
+ * answered before, a start finds the first part, and all of what came before it. */
 static void test_failing_flush_relaxed(void **state)
 {
     (void)state;
     static const char *const one_volume[] = {"--volumes", "1", "--disk-reserve", "1m", NULL};
     struct scene scene;
     char text[16];
-    begin_with_faults(&scene, "volume-0.mdb", one_volume);
+    int status;
+    int64_t answered = 0;
+    begin_with_faults(&scene, "volume-0.journal", one_volume);
     for (unsigned i = 0; i < 10; i++) {
         assert_int_equal(try_publish(&scene, NULL, 100), 201);
     }
     scene_expect(&scene.client, 200, "PUT", SCENE_TOPIC, "{\"durability\":\"relaxed\"}");
     set(&control->flush_error, EIO);
-    int status = try_publish(&scene, NULL, 100);
-    if (status != 503) { /* background work had nothing to flush just now */
-        assert_int_equal(status, 201);
+    while ((status = try_publish(&scene, NULL, 100)) == 201) {
         assert_string_equal(scene_text(&scene.client, "durability", text, sizeof text), "relaxed");
+        answered++;
     }
-    assert_int_equal(try_publish(&scene, NULL, 100), 503);
+    assert_int_equal(status, 503);
     set(&control->flush_error, 0);
     assert_int_equal(broker_terminate(&scene.broker, NULL), 0);
     http_client_deinit(&scene.client);
     broker_stop(&scene.broker);
     scene_start(&scene, one_volume);
-    assert_int_equal(total(&scene), 10);
+    assert_in_range(total(&scene), 10, 10 + answered);
     assert_int_equal(try_publish(&scene, NULL, 100), 201);
     end_with_faults(&scene);
 }
@@ -553,9 +558,11 @@ static void test_flipped_bits(void **state)
     (void)state;
     struct scene scene;
     struct image image;
+    struct image journal;
     struct random random;
     struct outcomes outcomes = {0};
     char path[TMPDIR_PATH_SIZE + 16];
+    char journal_path[TMPDIR_PATH_SIZE + 20];
     static const char *const arguments[] = {"--volumes", "1", "--disk-reserve", "0", NULL};
     uint64_t seed = getenv("FLARE_SEED") == NULL ? 1 : strtoull(getenv("FLARE_SEED"), NULL, 10);
     random_init(&random, seed);
@@ -572,6 +579,8 @@ static void test_flipped_bits(void **state)
     broker_stop(&scene.broker);
     (void)snprintf(path, sizeof path, "%s/volume-0.mdb", scene.data);
     read_image(path, &image);
+    (void)snprintf(journal_path, sizeof journal_path, "%s/volume-0.journal", scene.data);
+    read_image(journal_path, &journal);
     for (unsigned flip = 0; flip < FLIPS; flip++) {
         /* Half of them in a body, the others anywhere. */
         size_t at = random_below(&random, image.size);
@@ -584,6 +593,8 @@ static void test_flipped_bits(void **state)
         image.data[at] ^= bit;
         write_image(path, &image);
         image.data[at] ^= bit;
+        write_image(journal_path,
+                    &journal); /* that of the flip before goes on from the same commit */
         check_flip(&scene, &outcomes);
     }
     printf("{\"test\":\"flipped_bits\",\"seed\":%lu,\"flips\":%d,\"whole\":%u,\"corrupt\":%u,"
@@ -591,6 +602,7 @@ static void test_flipped_bits(void **state)
            seed, FLIPS, outcomes.whole, outcomes.corrupt, outcomes.refused, outcomes.failed);
     assert_true(outcomes.corrupt >= FLIPS / 4);
     free(image.data);
+    free(journal.data);
     tmpdir_deinit(&scene.tmpdir);
 }
 

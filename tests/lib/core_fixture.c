@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "broker/core/check.h"
+#include "broker/volume/writer.h"
 #include "storage/lmdb.h"
 #include "storage/memory.h"
 
@@ -18,7 +19,9 @@ enum {
     PEEK_MAX = 500,
     PEEK_SIZE_MAX = 256 * 1024,
     TICK_BUDGET = 4096,
-    TICKS_MAX = 100000
+    TICKS_MAX = 100000,
+    JOURNAL_SIZE = 512 * 1024,
+    RESERVE = 1 << 20, /* so that what the journal holds is committed now and then */
 };
 
 static const struct sub_settings sub_default = {.lease_ms = 30000};
@@ -69,6 +72,57 @@ void core_fixture_init(struct core_fixture *fixture, enum core_fixture_body body
     must(load(fixture));
 }
 
+void core_fixture_journal(struct core_fixture *fixture, const char *path)
+{
+    const struct journal_options options = {.path = path, .size = JOURNAL_SIZE, .identity = 1};
+    err_t err = journal_open(&options, &fixture->journal);
+    if (err_code(err) == ERR_NOT_FOUND) {
+        err_free(err);
+        must(journal_create(&options));
+        err = journal_open(&options, &fixture->journal);
+    }
+    must(err);
+    if (fixture->writer == NULL) {
+        fixture->writer = calloc(1, sizeof *fixture->writer);
+        assert_non_null(fixture->writer);
+    }
+    writer_init(fixture->writer, fixture->store, fixture->machine, fixture->journal,
+                &(struct writer_options){.name = "test", .reserve = RESERVE});
+    must(writer_open(fixture->writer));
+}
+
+/* What is not committed is left to the journal. */
+static void close_writer(struct core_fixture *fixture)
+{
+    writer_deinit(fixture->writer);
+    journal_close(fixture->journal);
+    fixture->in_batch = false;
+}
+
+static err_t apply_journaled(struct core_fixture *fixture, const struct command *command)
+{
+    if (!fixture->in_batch) {
+        TRY(writer_begin(fixture->writer));
+        fixture->in_batch = true;
+    }
+    return writer_apply(fixture->writer, command, &fixture->reply, &fixture->effects);
+}
+
+static err_t end_journaled(struct core_fixture *fixture)
+{
+    struct writer *writer = fixture->writer;
+    if (!fixture->in_batch) {
+        return NULL;
+    }
+    TRY(writer_append(writer));
+    if (writer_is_direct(writer) || (writer_pending(writer) && !fixture->relaxed)) {
+        TRY(writer_flush(writer));
+    }
+    writer_end(writer);
+    fixture->in_batch = false;
+    return writer_wants_checkpoint(writer) ? writer_checkpoint(writer) : NULL;
+}
+
 static void check(struct core_fixture *fixture)
 {
     struct check_report report;
@@ -82,6 +136,11 @@ static void check(struct core_fixture *fixture)
 void core_fixture_deinit(struct core_fixture *fixture)
 {
     core_fixture_commit(fixture);
+    if (fixture->writer != NULL) {
+        must(writer_checkpoint(fixture->writer));
+        close_writer(fixture);
+        free(fixture->writer);
+    }
     fixture->machine->ops->destroy(fixture->machine);
     if (!fixture->unchecked) {
         check(fixture);
@@ -97,13 +156,16 @@ void core_fixture_deinit(struct core_fixture *fixture)
 err_t core_fixture_try(struct core_fixture *fixture, struct command *command)
 {
     struct reply *reply = &fixture->reply;
-    if (fixture->txn == NULL) {
-        TRY(store_begin(fixture->store, STORE_WRITE, &fixture->txn));
-    }
     command->now_ms = fixture->now_ms;
     command->no_space = fixture->no_space;
     reply_deinit(reply);
     reply_init(reply);
+    if (fixture->writer != NULL) {
+        return apply_journaled(fixture, command);
+    }
+    if (fixture->txn == NULL) {
+        TRY(store_begin(fixture->store, STORE_WRITE, &fixture->txn));
+    }
     return fixture->machine->ops->apply(fixture->machine, fixture->txn, command, reply,
                                         &fixture->effects);
 }
@@ -111,6 +173,9 @@ err_t core_fixture_try(struct core_fixture *fixture, struct command *command)
 err_t core_fixture_try_commit(struct core_fixture *fixture)
 {
     const struct machine_ops *ops = fixture->machine->ops;
+    if (fixture->writer != NULL) {
+        return end_journaled(fixture);
+    }
     if (fixture->txn == NULL) {
         return NULL;
     }
@@ -131,6 +196,11 @@ err_t core_fixture_try_reload(struct core_fixture *fixture)
     if (fixture->txn != NULL) {
         store_abort(fixture->txn);
         fixture->txn = NULL;
+    }
+    if (fixture->writer != NULL) {
+        writer_drop(fixture->writer);
+        fixture->in_batch = false;
+        return writer_recover(fixture->writer);
     }
     return load(fixture);
 }
@@ -155,9 +225,18 @@ void core_fixture_restart(struct core_fixture *fixture)
         store_abort(fixture->txn);
         fixture->txn = NULL;
     }
+    char path[TMPDIR_PATH_SIZE] = "";
+    if (fixture->writer != NULL) {
+        (void)snprintf(path, sizeof path, "%s", journal_path(fixture->journal));
+        close_writer(fixture);
+    }
     fixture->machine->ops->destroy(fixture->machine);
     must(core_create(&fixture->options, &fixture->machine));
-    must(load(fixture));
+    if (fixture->writer != NULL) {
+        core_fixture_journal(fixture, path);
+    } else {
+        must(load(fixture));
+    }
 }
 
 void core_fixture_advance(struct core_fixture *fixture, uint64_t ms)

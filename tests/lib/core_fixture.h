@@ -17,7 +17,11 @@ enum { CORE_FIXTURE_START_MS = 1000000, CORE_FIXTURE_RESULTS_MAX = 8192 };
 struct core_fixture {
     struct store *store;
     struct machine *machine;
-    struct store_txn *txn; /* of the open batch; NULL: none */
+    struct store_txn *txn;   /* of the open batch; NULL: none */
+    struct writer *writer;   /* NULL: every batch is committed to the store */
+    struct journal *journal; /* the writer's */
+    bool in_batch;           /* of the writer */
+    bool relaxed;            /* its batches are not flushed, unless they are committed */
     struct core_options options;
     uint64_t now_ms;
     bool no_space;
@@ -31,6 +35,9 @@ struct core_fixture {
 
 void core_fixture_init(struct core_fixture *fixture, enum core_fixture_body body,
                        const struct core_options *options);
+/* From now on batches go to a journal, `path`, which is made when it is missing; what it holds is
+ * applied first. */
+void core_fixture_journal(struct core_fixture *fixture, const char *path);
 void core_fixture_deinit(struct core_fixture *fixture);
 
 /* Applies a command, stamped with now_ms, in the open batch or a new one. */
@@ -42,7 +49,8 @@ err_t core_fixture_try_reload(struct core_fixture *fixture) MUST_CHECK;
 /* Fails the test when the reply has another code. */
 void core_fixture_apply(struct core_fixture *fixture, struct command *command, enum err_code code);
 void core_fixture_commit(struct core_fixture *fixture);
-/* A crash: what is not committed is lost, and a new core comes up from the store. */
+/* A crash: what is not committed is lost, and a new core comes up from the store and the journal.
+ */
 void core_fixture_restart(struct core_fixture *fixture);
 /* Moves the clock, then ticks until no work is left now; commits. */
 void core_fixture_advance(struct core_fixture *fixture, uint64_t ms);

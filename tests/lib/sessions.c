@@ -69,18 +69,27 @@ void sessions_turn(struct sessions *sessions)
     sched_yield();
 }
 
+void sessions_destroy_server(struct sessions *sessions)
+{
+    session_server_destroy(sessions->server, on_closed, &sessions->is_closed);
+    while (!sessions->is_closed) {
+        uv_run(&sessions->loop, UV_RUN_ONCE);
+    }
+}
+
 void sessions_close(struct sessions *sessions)
 {
     uint64_t end_s = now_s() + PATIENCE_S;
-    session_server_drain(sessions->server);
-    router_drain(sessions->volumes.router);
+    if (!sessions->is_closed) {
+        session_server_drain(sessions->server);
+        router_drain(sessions->volumes.router);
+    }
     while (router_pending(sessions->volumes.router) > 0) {
         sessions_turn(sessions);
         assert_true(now_s() < end_s);
     }
-    session_server_destroy(sessions->server, on_closed, &sessions->is_closed);
-    while (!sessions->is_closed) {
-        uv_run(&sessions->loop, UV_RUN_ONCE);
+    if (!sessions->is_closed) {
+        sessions_destroy_server(sessions);
     }
     uv_run(&sessions->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&sessions->loop), 0);

@@ -21,6 +21,8 @@ extern const struct session_limits sessions_limits;
 
 /* Opens topic "t" of `shards` shards with subscription "s". `limits` may be NULL. */
 void sessions_open(struct sessions *sessions, uint32_t shards, const struct session_limits *limits);
+/* Once the router has nothing under way, which sessions_close sees to by itself. */
+void sessions_destroy_server(struct sessions *sessions);
 void sessions_close(struct sessions *sessions);
 
 /* One turn of everything: the loop, and what has come back from the volumes. */

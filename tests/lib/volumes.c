@@ -70,6 +70,18 @@ static err_t stage_flush(struct machine *machine, struct store_txn *txn)
     return inner->ops->flush(inner, txn);
 }
 
+static uint64_t stage_changes(const struct machine *machine)
+{
+    const struct machine *inner = stage_of(machine)->inner;
+    return inner->ops->changes(inner);
+}
+
+static void stage_end_batch(struct machine *machine, bool durable)
+{
+    struct machine *inner = stage_of(machine)->inner;
+    inner->ops->end_batch(inner, durable);
+}
+
 static bool stage_dirty(const struct machine *machine)
 {
     const struct machine *inner = stage_of(machine)->inner;
@@ -110,6 +122,8 @@ static const struct machine_ops stage_ops = {
     .load = stage_load,
     .apply = stage_apply,
     .flush = stage_flush,
+    .changes = stage_changes,
+    .end_batch = stage_end_batch,
     .dirty = stage_dirty,
     .committed = stage_committed,
     .now_ms = stage_now_ms,
@@ -336,6 +350,25 @@ static void close_stage(struct volumes_stage *stage)
     pthread_mutex_destroy(&stage->lock);
 }
 
+static struct journal *open_journal(struct volumes *volumes, uint32_t index, const char *name)
+{
+    char path[TMPDIR_PATH_SIZE];
+    struct journal *journal = NULL;
+    if (!volumes->options.journals || index == volumes->options.count) {
+        return NULL;
+    }
+    const struct journal_options options = {
+        .path = tmpdir_file(&volumes->tmpdir, name, path), .size = 1 << 20, .number = index};
+    err_t err = journal_open(&options, &journal);
+    if (err_code(err) == ERR_NOT_FOUND) {
+        err_free(err);
+        assert_null(journal_create(&options));
+        err = journal_open(&options, &journal);
+    }
+    assert_null(err);
+    return journal;
+}
+
 static void start_volume(struct volumes *volumes, uint32_t index)
 {
     const struct volumes_options *options = &volumes->options;
@@ -351,6 +384,7 @@ static void start_volume(struct volumes *volumes, uint32_t index)
     const struct volume_options volume = {
         .name = name,
         .store = stage->store,
+        .journal = open_journal(volumes, index, name),
         .machine = &stage->machine,
         .clock = &volumes->clock,
         .mailbox_max = options->mailbox_max == 0 ? 4096 : options->mailbox_max,
@@ -358,6 +392,8 @@ static void start_volume(struct volumes *volumes, uint32_t index)
         .batch_bytes = options->batch_bytes == 0 ? 16 * 1024 * 1024 : options->batch_bytes,
         .quota = options->quota,
         .maintain_ms = options->maintain_ms == 0 ? 3600 * 1000 : options->maintain_ms,
+        .checkpoint_ms = 1000,
+        .relaxed_ms = 10,
         .wake = wake,
         .wake_context = volumes,
     };
@@ -437,6 +473,9 @@ void volumes_open(struct volumes *volumes, const struct volumes_options *options
     } else {
         clock_init_simulated(&volumes->clock, VOLUMES_START_MS);
     }
+    if (options->journals) {
+        tmpdir_init(&volumes->tmpdir);
+    }
     arena_init(&volumes->arena, SIZE_MAX / 2, 0);
     assert_null(mailbox_init(&volumes->replies, SIZE_MAX, NULL, NULL));
     assert_int_equal(pthread_mutex_init(&volumes->lock, NULL), 0);
@@ -466,6 +505,9 @@ void volumes_close(struct volumes *volumes)
     stop_all(volumes);
     for (uint32_t index = 0; index <= volumes->options.count; index++) {
         close_stage(&volumes->stages[index]);
+    }
+    if (volumes->options.journals) {
+        tmpdir_deinit(&volumes->tmpdir);
     }
     mailbox_deinit(&volumes->replies);
     arena_deinit(&volumes->arena);

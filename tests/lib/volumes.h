@@ -13,6 +13,7 @@
 #include "broker/volume/router.h"
 #include "broker/volume/router_create.h"
 #include "broker/volume/volume.h"
+#include "tests/lib/tmpdir.h"
 
 enum {
     VOLUMES_MAX = 8,
@@ -28,6 +29,7 @@ struct volumes_options {
     uint64_t batch_bytes; /* 0: 16 MiB */
     uint64_t quota;
     uint64_t maintain_ms; /* 0: an hour */
+    bool journals;        /* each volume but the catalog's has one, in a directory of the test */
 };
 
 struct volumes_stage {
@@ -69,6 +71,7 @@ struct volumes {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool woken;
+    struct tmpdir tmpdir;    /* with options.journals */
     atomic_int commits_left; /* of all volumes, before all fail; negative: they do not */
 };
 

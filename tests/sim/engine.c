@@ -15,53 +15,12 @@ static void start(struct engine *engine)
     must(engine, core_create(&engine->options, &engine->machine));
 }
 
-static err_t try_load(struct engine *engine)
+static void drop(struct engine *engine)
 {
-    struct store_txn *txn = NULL;
-    TRY(store_begin(engine->store, STORE_WRITE, &txn));
-    err_t err = engine->machine->ops->load(engine->machine, txn);
-    store_abort(txn);
-    return err;
-}
-
-/* A fault may hit the first try; then it is over, and the second must succeed. */
-static void load(struct engine *engine)
-{
-    err_t err = try_load(engine);
-    if (err_code(err) == ERR_IO) {
-        trace_note(engine->trace, "the start fails and is tried again");
-        err_free(err);
-        memory_store_fail_call(engine->store, 0);
-        err = try_load(engine);
+    if (engine->txn != NULL) {
+        store_abort(engine->txn);
+        engine->txn = NULL;
     }
-    must(engine, err);
-    if (engine->machine->ops->dirty(engine->machine)) {
-        trace_fail(engine->trace, "there is something to commit after a start");
-    }
-}
-
-void engine_open(struct engine *engine, struct trace *trace, const struct core_options *options)
-{
-    *engine = (struct engine){.trace = trace, .options = *options};
-    buf_init(&engine->effects.woken, SIZE_MAX / 2);
-    must(engine, memory_store_open(&engine->store));
-    start(engine);
-    load(engine);
-}
-
-void engine_close(struct engine *engine)
-{
-    engine->machine->ops->destroy(engine->machine);
-    store_close(engine->store);
-    buf_deinit(&engine->effects.woken);
-}
-
-void engine_restart(struct engine *engine)
-{
-    engine->machine->ops->destroy(engine->machine);
-    start(engine);
-    load(engine);
-    engine->restarts++;
 }
 
 static void clear_reply(struct reply *reply)
@@ -80,77 +39,290 @@ static void clear_effects(struct effects *effects)
     *effects = (struct effects){.woken = woken};
 }
 
-static err_t apply(struct engine *engine, struct store_txn *txn, struct engine_batch *batch,
-                   uint32_t count)
+/* ---- the journal ---- */
+
+static uint64_t add_hash(uint64_t hash, uint64_t value)
 {
+    hash = (hash ^ value) * 0x9e3779b97f4a7c15;
+    return hash ^ hash >> 29;
+}
+
+/* Of all that a client is told; never 0. What a tick gets done in the background may differ. */
+static uint64_t hash_reply(const struct command *command, const struct reply *reply)
+{
+    uint64_t hash = add_hash(command->type, reply->code);
+    if (command->type == COMMAND_PUBLISH) {
+        for (uint32_t index = 0; index < command->publish.count; index++) {
+            const struct publish_result *result = &command->publish.results[index];
+            hash = add_hash(hash, result->code);
+            hash = add_hash(hash, result->shard_id);
+            hash = add_hash(hash, result->sequence);
+        }
+    }
+    if (command->type == COMMAND_ACK || command->type == COMMAND_NACK ||
+        command->type == COMMAND_EXTEND) {
+        for (uint32_t index = 0; index < command->settle.count; index++) {
+            hash = add_hash(hash, command->settle.results[index]);
+        }
+    }
+    for (uint32_t index = 0; index < reply_delivery_count(reply); index++) {
+        const struct delivery *delivery = reply_delivery(reply, index);
+        hash = add_hash(hash, delivery->shard_id);
+        hash = add_hash(hash, delivery->sequence);
+        hash = add_hash(hash, delivery->grant);
+        hash = add_hash(hash, delivery->attempt);
+        hash = add_hash(hash, delivery->due_ms);
+        hash = add_hash(hash, delivery->body_size);
+    }
+    return command->type == COMMAND_TICK ? 0 : hash | 1;
+}
+
+static void note(struct engine *engine, struct buf *journal, const struct command *command,
+                 const struct reply *reply)
+{
+    uint64_t hash = hash_reply(command, reply);
+    struct command stamped = *command;
+    stamped.now_ms = engine->machine->ops->now_ms(engine->machine);
+    buf_append(journal, &hash, sizeof hash);
+    codec_put(&stamped, journal);
+    if (journal->failed) {
+        trace_fail(engine->trace, "no memory for the journal");
+    }
+}
+
+static err_t apply_again(struct engine *engine)
+{
+    struct span rest = buf_span(&engine->journal);
+    while (rest.size > 0) {
+        struct command command;
+        uint64_t hash;
+        memcpy(&hash, rest.data, sizeof hash);
+        rest = span_of(rest.data + sizeof hash, rest.size - sizeof hash);
+        must(engine, codec_get(&rest, &engine->room, &command));
+        clear_reply(&engine->reply);
+        clear_effects(&engine->again);
+        TRY(engine->machine->ops->apply(engine->machine, engine->txn, &command, &engine->reply,
+                                        &engine->again));
+        if (hash_reply(&command, &engine->reply) != hash) {
+            trace_fail(engine->trace, "%s is answered otherwise when it is applied again",
+                       trace_command_name(command.type));
+        }
+        engine->replayed++;
+    }
+    engine->machine->ops->end_batch(engine->machine, true);
+    return NULL;
+}
+
+static err_t try_load(struct engine *engine)
+{
+    TRY(store_begin(engine->store, STORE_WRITE, &engine->txn));
+    TRY(engine->machine->ops->load(engine->machine, engine->txn));
+    if (engine->machine->ops->dirty(engine->machine)) {
+        trace_fail(engine->trace, "there is something to commit after a start");
+    }
+    if (engine->journal.size == 0) {
+        drop(engine);
+        return NULL;
+    }
+    return apply_again(engine);
+}
+
+/* A fault may hit the first try; then it is over, and the second must succeed. */
+static void load(struct engine *engine)
+{
+    drop(engine);
+    err_t err = try_load(engine);
+    if (err_code(err) == ERR_IO) {
+        trace_note(engine->trace, "the start fails and is tried again");
+        err_free(err);
+        memory_store_fail_call(engine->store, 0);
+        drop(engine);
+        err = try_load(engine);
+    }
+    must(engine, err);
+    if (engine->machine->ops->now_ms(engine->machine) != engine->stored_ms) {
+        trace_fail(engine->trace, "after a start the time is %llu instead of %llu",
+                   (unsigned long long)engine->machine->ops->now_ms(engine->machine),
+                   (unsigned long long)engine->stored_ms);
+    }
+}
+
+void engine_open(struct engine *engine, struct trace *trace, const struct core_options *options)
+{
+    *engine = (struct engine){.trace = trace, .options = *options};
+    buf_init(&engine->effects.woken, SIZE_MAX / 2);
+    buf_init(&engine->again.woken, SIZE_MAX / 2);
+    buf_init(&engine->journal, SIZE_MAX / 2);
+    codec_room_init(&engine->room);
+    reply_init(&engine->reply);
+    must(engine, memory_store_open(&engine->store));
+    start(engine);
+    load(engine);
+}
+
+void engine_close(struct engine *engine)
+{
+    drop(engine);
+    engine->machine->ops->destroy(engine->machine);
+    store_close(engine->store);
+    buf_deinit(&engine->effects.woken);
+    buf_deinit(&engine->again.woken);
+    buf_deinit(&engine->journal);
+    codec_room_deinit(&engine->room);
+    reply_deinit(&engine->reply);
+}
+
+void engine_restart(struct engine *engine)
+{
+    drop(engine);
+    engine->machine->ops->destroy(engine->machine);
+    start(engine);
+    load(engine);
+    engine->restarts++;
+}
+
+/* ---- batches ---- */
+
+static err_t begin(struct engine *engine)
+{
+    clear_effects(&engine->effects);
+    return engine->txn != NULL ? NULL : store_begin(engine->store, STORE_WRITE, &engine->txn);
+}
+
+/* Applies so many commands; those that change something go to `journal`. */
+static err_t apply(struct engine *engine, struct engine_batch *batch, uint32_t count,
+                   struct buf *journal)
+{
+    const struct machine_ops *ops = engine->machine->ops;
     for (uint32_t index = 0; index < count; index++) {
+        const struct command *command = &batch->commands[index];
+        uint64_t before = ops->changes(engine->machine);
         clear_reply(&batch->replies[index]);
-        TRY(engine->machine->ops->apply(engine->machine, txn, &batch->commands[index],
-                                        &batch->replies[index], &engine->effects));
+        TRY(ops->apply(engine->machine, engine->txn, command, &batch->replies[index],
+                       &engine->effects));
+        if (ops->changes(engine->machine) != before && codec_takes(command->type)) {
+            note(engine, journal, command, &batch->replies[index]);
+        }
     }
     return NULL;
 }
 
-static err_t try_batch(struct engine *engine, struct engine_batch *batch, bool *stored)
+static err_t commit(struct engine *engine)
 {
-    struct store_txn *txn = NULL;
-    *stored = false;
-    clear_effects(&engine->effects);
-    TRY(store_begin(engine->store, STORE_WRITE, &txn));
-    err_t err = apply(engine, txn, batch, batch->count);
-    batch->answered = err == NULL;
-    if (err == NULL) {
-        err = engine->machine->ops->flush(engine->machine, txn);
+    const struct machine_ops *ops = engine->machine->ops;
+    struct store_txn *txn = engine->txn;
+    if (txn == NULL) {
+        return NULL;
     }
-    if (err != NULL) {
-        store_abort(txn);
-        return err_passed(err, __func__);
-    }
-    *stored = engine->machine->ops->dirty(engine->machine);
-    if (*stored) {
+    TRY(ops->flush(engine->machine, txn));
+    engine->txn = NULL;
+    if (ops->dirty(engine->machine)) {
         TRY(store_commit(txn));
+        engine->stored_ms = ops->now_ms(engine->machine);
     } else {
         store_abort(txn);
     }
-    engine->machine->ops->committed(engine->machine);
+    ops->committed(engine->machine);
+    buf_reset(&engine->journal);
     return NULL;
 }
 
-/* The power fails after some commands, or after the flush when there are not so many. */
-static void lose_power(struct engine *engine, struct engine_batch *batch)
+/* What a volume commits at once (writer.c). */
+static bool is_rare(const struct engine_batch *batch)
 {
-    struct store_txn *txn = NULL;
-    must(engine, store_begin(engine->store, STORE_WRITE, &txn));
-    clear_effects(&engine->effects);
-    uint32_t count = batch->accident_at < batch->count ? batch->accident_at : batch->count;
-    must(engine, apply(engine, txn, batch, count));
-    batch->answered = count == batch->count;
-    if (batch->accident_at > batch->count) {
-        must(engine, engine->machine->ops->flush(engine->machine, txn));
+    for (uint32_t index = 0; index < batch->count; index++) {
+        enum command_type type = batch->commands[index].type;
+        if (type == COMMAND_TOPIC_PUT || type == COMMAND_TOPIC_DROP || type == COMMAND_SUB_PUT ||
+            type == COMMAND_SUB_DROP || type == COMMAND_REDRIVE || type == COMMAND_PURGE ||
+            type == COMMAND_SEEK) {
+            return true;
+        }
     }
-    store_abort(txn);
+    return false;
+}
+
+/* The stamp of the last command in the journal of a batch. */
+static void take_journal(struct engine *engine, const struct buf *journal)
+{
+    struct span rest = buf_span(journal);
+    buf_append_span(&engine->journal, rest);
+    while (rest.size > 0) {
+        struct command command;
+        rest = span_of(rest.data + sizeof(uint64_t), rest.size - sizeof(uint64_t));
+        must(engine, codec_get(&rest, &engine->room, &command));
+        if (command.now_ms > engine->stored_ms) {
+            engine->stored_ms = command.now_ms;
+        }
+    }
+}
+
+static err_t try_batch(struct engine *engine, struct engine_batch *batch, struct buf *journal)
+{
+    TRY(begin(engine));
+    TRY(apply(engine, batch, batch->count, journal));
+    batch->answered = true;
+    if (batch->direct || is_rare(batch)) {
+        return commit(engine);
+    }
+    batch->appended = true;
+    take_journal(engine, journal);
+    engine->machine->ops->end_batch(engine->machine, true);
+    return NULL;
+}
+
+/* The power fails after some commands, or when all are applied but not flushed. */
+static void lose_power(struct engine *engine, struct engine_batch *batch, struct buf *journal)
+{
+    uint32_t count = batch->accident_at < batch->count ? batch->accident_at : batch->count;
+    must(engine, begin(engine));
+    must(engine, apply(engine, batch, count, journal));
+    if (batch->accident_at > batch->count) {
+        if (batch->direct) {
+            must(engine, engine->machine->ops->flush(engine->machine, engine->txn));
+        }
+        batch->answered = true;
+        batch->appended = !batch->direct && !is_rare(batch);
+    }
     trace_note(engine->trace, "power fails after %u of %u commands", count, batch->count);
     engine_restart(engine);
 }
 
-bool engine_run(struct engine *engine, struct engine_batch *batch, bool *stored)
+/* A commit between batches that fails loses nothing that was journaled. */
+static void checkpoint(struct engine *engine, const struct engine_batch *batch)
 {
-    *stored = false;
-    batch->answered = false;
+    bool fails = batch->accident == ACCIDENT_COMMIT;
+    memory_store_fail_commits(engine->store, fails ? batch->accident_code : ERR_NONE);
+    err_t err = commit(engine);
+    memory_store_fail_commits(engine->store, ERR_NONE);
+    if (err != NULL && fails && err_code(err) == batch->accident_code) {
+        trace_note(engine->trace, "a commit between batches fails: %s", err_message(err));
+        err_free(err);
+        load(engine);
+        return;
+    }
+    must(engine, err);
+}
+
+static bool run(struct engine *engine, struct engine_batch *batch, struct buf *journal)
+{
     if (batch->accident == ACCIDENT_POWER) {
-        lose_power(engine, batch);
+        lose_power(engine, batch, journal);
         engine->losses++;
         return false;
     }
-    if (batch->accident == ACCIDENT_COMMIT) {
+    bool between = batch->accident == ACCIDENT_COMMIT && batch->checkpoint;
+    if (batch->accident == ACCIDENT_COMMIT && !between) {
         memory_store_fail_commits(engine->store, batch->accident_code);
     } else if (batch->accident == ACCIDENT_CALL) {
         memory_store_fail_call(engine->store, batch->accident_at);
     }
-    err_t err = try_batch(engine, batch, stored);
+    err_t err = try_batch(engine, batch, journal);
     memory_store_fail_commits(engine->store, ERR_NONE);
     if (err == NULL) {
         memory_store_fail_call(engine->store, 0);
+        if (batch->checkpoint) {
+            checkpoint(engine, batch);
+        }
         return true;
     }
     enum err_code expected = batch->accident == ACCIDENT_COMMIT ? batch->accident_code : ERR_IO;
@@ -165,24 +337,41 @@ bool engine_run(struct engine *engine, struct engine_batch *batch, bool *stored)
     return false;
 }
 
+bool engine_run(struct engine *engine, struct engine_batch *batch)
+{
+    struct buf journal;
+    buf_init(&journal, SIZE_MAX / 2);
+    batch->answered = false;
+    batch->appended = false;
+    bool kept = run(engine, batch, &journal);
+    buf_deinit(&journal);
+    return kept;
+}
+
 void engine_look(struct engine *engine, const struct command *command, struct reply *reply)
 {
-    struct store_txn *txn = NULL;
-    must(engine, store_begin(engine->store, STORE_WRITE, &txn));
+    const struct machine_ops *ops = engine->machine->ops;
+    bool clean = engine->txn == NULL;
+    if (clean) {
+        must(engine, store_begin(engine->store, STORE_WRITE, &engine->txn));
+    }
     clear_reply(reply);
-    must(engine,
-         engine->machine->ops->apply(engine->machine, txn, command, reply, &engine->effects));
-    must(engine, engine->machine->ops->flush(engine->machine, txn));
-    if (engine->machine->ops->dirty(engine->machine)) {
+    must(engine, ops->apply(engine->machine, engine->txn, command, reply, &engine->effects));
+    if (!clean) {
+        return;
+    }
+    must(engine, ops->flush(engine->machine, engine->txn));
+    if (ops->dirty(engine->machine)) {
         trace_fail(engine->trace, "%s has changed something", trace_command_name(command->type));
     }
-    store_abort(txn);
-    engine->machine->ops->committed(engine->machine);
+    drop(engine);
+    ops->committed(engine->machine);
 }
 
 void engine_check(struct engine *engine)
 {
     static struct check_report report; /* too large for the stack */
+    must(engine, commit(engine));
     must(engine, check_volume(engine->store, &report));
     if (report.problem_count > 0) {
         trace_fail(engine->trace, "the stored tables disagree: %s", report.problems[0]);
@@ -198,6 +387,7 @@ uint64_t engine_rows(struct engine *engine, enum store_table table)
 {
     struct store_txn *txn = NULL;
     uint64_t rows = 0;
+    must(engine, commit(engine));
     must(engine, store_begin(engine->store, STORE_READ, &txn));
     must(engine, store_entries(txn, table, &rows));
     store_abort(txn);

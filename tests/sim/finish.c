@@ -14,12 +14,14 @@ static const struct reply *run(struct workload *workload, struct volume *volume,
                                const struct command *command)
 {
     struct engine_batch *batch = &workload->batch;
-    bool stored = false;
     batch->commands[0] = *command;
     batch->commands[0].now_ms = workload->now_ms;
     batch->count = 1;
     batch->accident = ACCIDENT_NONE;
-    (void)engine_run(&volume->engine, batch, &stored);
+    /* A commit may show segments that can go. */
+    batch->direct = command->type == COMMAND_TICK || random_chance(&workload->random, 1, 10);
+    batch->checkpoint = false;
+    (void)engine_run(&volume->engine, batch);
     model_judge(&volume->model, &batch->commands[0], &batch->replies[0]);
     model_judge_effects(&volume->model, &volume->engine.effects);
     return &batch->replies[0];

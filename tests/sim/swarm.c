@@ -62,6 +62,8 @@ static void draw_chances(struct random *random, struct swarm *swarm)
     swarm->stats_in = PICK32(random, 1, 1, 8);
     swarm->full_in = PICK32(random, 0, 0, 30);
     swarm->accident_in = PICK32(random, 0, 5, 30, 200);
+    swarm->direct_in = PICK32(random, 1, 10, 100);
+    swarm->checkpoint_in = PICK32(random, 1, 5, 50, 1000);
     swarm->max_attempts = PICK32(random, 0, 1, 2, 5);
     swarm->max_in_flight = PICK32(random, 0, 0, 1, 7);
     swarm->relaxed_in = PICK32(random, 0, 1, 2, 2);

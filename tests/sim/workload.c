@@ -118,6 +118,8 @@ static void draw_accident(struct workload *workload)
 {
     struct engine_batch *batch = &workload->batch;
     batch->accident = ACCIDENT_NONE;
+    batch->direct = WORKLOAD_CHANCE(workload, workload->swarm.direct_in);
+    batch->checkpoint = WORKLOAD_CHANCE(workload, workload->swarm.checkpoint_in);
     if (workload->swarm.accident_in == 0 ||
         !WORKLOAD_CHANCE(workload, workload->swarm.accident_in)) {
         return;

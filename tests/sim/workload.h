@@ -32,18 +32,20 @@ struct swarm {
     uint32_t subs_max; /* of a topic */
     uint32_t shards_max;
     uint32_t body_max;
-    uint32_t large_in;    /* one body in so many is large; 0: none */
-    uint32_t forged_in;   /* one settlement in so many has receipts nobody was given */
-    uint32_t keyed_in;    /* one message, and one batch, in so many has an idempotency key */
-    uint32_t keys;        /* so many of them */
-    uint32_t delayed_in;  /* one message in so many is delayed, as many end */
-    uint32_t kept_in;     /* one message in so many is given back for an hour */
-    uint32_t step_ms;     /* between batches, at most */
-    uint32_t jump_in;     /* one step in so many is a jump of the clock */
-    uint32_t tick_in;     /* one batch in so many serves what is due */
-    uint32_t stats_in;    /* one batch in so many ends with STATS */
-    uint32_t full_in;     /* one batch in so many finds the disk full; 0: none */
-    uint32_t accident_in; /* one batch in so many has an accident; 0: none */
+    uint32_t large_in;      /* one body in so many is large; 0: none */
+    uint32_t forged_in;     /* one settlement in so many has receipts nobody was given */
+    uint32_t keyed_in;      /* one message, and one batch, in so many has an idempotency key */
+    uint32_t keys;          /* so many of them */
+    uint32_t delayed_in;    /* one message in so many is delayed, as many end */
+    uint32_t kept_in;       /* one message in so many is given back for an hour */
+    uint32_t step_ms;       /* between batches, at most */
+    uint32_t jump_in;       /* one step in so many is a jump of the clock */
+    uint32_t tick_in;       /* one batch in so many serves what is due */
+    uint32_t stats_in;      /* one batch in so many ends with STATS */
+    uint32_t full_in;       /* one batch in so many finds the disk full; 0: none */
+    uint32_t accident_in;   /* one batch in so many has an accident; 0: none */
+    uint32_t direct_in;     /* one is committed instead of being journaled */
+    uint32_t checkpoint_in; /* after one what is applied is committed */
     uint64_t lease_ms;
     uint64_t retry_delay_ms;
     uint64_t dedup_window_ms;
@@ -69,10 +71,6 @@ struct slot {
     enum err_code codes[WORKLOAD_SETTLE_MAX];
     struct shard_place places[WORKLOAD_SHARDS_MAX];
     struct client *client; /* of a PULL */
-    /* Of a lost batch: whether it was answered; of a publish, what of it was, and where. */
-    bool answered;
-    struct command promise; /* its type is 0 when there is none */
-    uint64_t promised[WORKLOAD_PUBLISH_MAX];
 };
 
 struct volume {
@@ -81,9 +79,7 @@ struct volume {
     struct model model;
     struct client *clients;
     struct receipt *hands;
-    uint32_t last_id;       /* of topics, shards and subscriptions, which share their numbers */
-    uint64_t stored_ms;     /* stamp of the last batch that was stored */
-    uint64_t promises_kept; /* messages that were answered with a batch that was lost */
+    uint32_t last_id; /* of topics, shards and subscriptions, which share their numbers */
 };
 
 struct workload {

@@ -741,7 +741,7 @@ static void test_blocking(void **state)
     assert_int_equal(results[2].sequence, 22);
     assert_int_equal(flare_publish_batch(fixture.client, "t", &none, NULL, &error), FLARE_OK);
     assert_int_equal(flare_publish_batch(fixture.client, "t", &many, NULL, &error),
-                     FLARE_ERR_TOO_LARGE);
+                     FLARE_ERR_INVALID);
     client_fixture_publish(&fixture, "t", NULL, "lingers");
     assert_int_equal(flare_flush(fixture.client, 0, &error), FLARE_OK);
     assert_int_equal(client_box_count(&fixture.box), 1);

@@ -41,7 +41,8 @@ static bool opens(void)
     const struct datadir_options options = {.path = tmpdir_file(&tmpdir, "data", path),
                                             .volumes = 2,
                                             .map_size = 1 << 26,
-                                            .map_size_max = 1 << 26};
+                                            .map_size_max = 1 << 26,
+                                            .journal_size = 64 << 10};
     err_t err = datadir_open(&options, &datadir);
     if (err != NULL) {
         err_free(err);

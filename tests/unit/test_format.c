@@ -132,7 +132,7 @@ static void test_newer(void **state)
     char message[200];
     static const uint8_t newer[] = {9, FORMAT_VERSION + 1, 0, 'x'};
     read_as(*state, span_of(newer, sizeof newer), message, sizeof message);
-    assert_string_equal(message, "the data has format 2, this program knows formats up to 1");
+    assert_string_equal(message, "the data has format 3, this program knows formats up to 2");
 }
 
 /* ---- migrations ---- */
@@ -158,8 +158,8 @@ static err_t migrate_second(struct store_txn *txn)
     return second_fails ? ERR(IO, "injected fault") : NULL;
 }
 
-static const struct format_migration steps[] = {{1, "first", migrate_first},
-                                                {2, "second", migrate_second}};
+static const struct format_migration steps[] = {{101, "first", migrate_first},
+                                                {102, "second", migrate_second}};
 static const struct format_migrations both = {steps, 2};
 
 static void expect_checked(struct store *store, enum err_code code)

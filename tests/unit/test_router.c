@@ -53,8 +53,8 @@ struct publishing {
 };
 
 /* Publishes messages[0..count) and waits; the code of the whole. */
-static enum err_code publish_batch(struct volumes *volumes, struct publishing *publishing,
-                                   uint32_t count, bool atomic)
+static void start_batch(struct volumes *volumes, struct publishing *publishing, uint32_t count,
+                        bool atomic)
 {
     for (uint32_t index = 0; index < count; index++) {
         publishing->results[index].code = ERR_UNKNOWN;
@@ -66,6 +66,12 @@ static enum err_code publish_batch(struct volumes *volumes, struct publishing *p
                                                   .results = publishing->results};
     volumes_prepare(volumes, &publishing->publish.operation, &publishing->done);
     router_start_publish(volumes->router, &publishing->publish);
+}
+
+static enum err_code publish_batch(struct volumes *volumes, struct publishing *publishing,
+                                   uint32_t count, bool atomic)
+{
+    start_batch(volumes, publishing, count, atomic);
     volumes_await(volumes, &publishing->done);
     router_release(&publishing->publish.operation);
     return publishing->publish.operation.result.code;
@@ -242,14 +248,14 @@ static void test_publish_busy(void **state)
     volumes_close(&volumes);
 }
 
-/* What was published says how safe it is: answered before its commit, as a relaxed topic's is on
+/* What was published says how safe it is: answered before its flush, as a relaxed topic's is on
  * every volume from the change on, or after it. */
 static void test_publish_durability(void **state)
 {
     (void)state;
     struct volumes volumes;
     struct publishing publishing;
-    open_volumes(&volumes, 2);
+    open_with(&volumes, (struct volumes_options){.count = 2, .journals = true}, 8);
     fill_batch(&volumes, &publishing);
     assert_int_equal(publish_batch(&volumes, &publishing, BATCH, false), ERR_NONE);
     assert_int_equal(publishing.publish.durability, DURABILITY_SYNCED);
@@ -261,6 +267,32 @@ static void test_publish_durability(void **state)
     assert_int_equal(volumes_put_topic(&volumes, "t", 8), ERR_NONE);
     assert_int_equal(publish_batch(&volumes, &publishing, BATCH, false), ERR_NONE);
     assert_int_equal(publishing.publish.durability, DURABILITY_SYNCED);
+    volumes_close(&volumes);
+}
+
+/* Where every batch is committed at once, as nothing outlives the process before, a publish to a
+ * relaxed topic waits for that, and says so; a pull in its batch waits too. */
+static void test_publish_durability_without_journal(void **state)
+{
+    (void)state;
+    struct volumes volumes;
+    struct publishing publishing;
+    struct volumes_pull pull;
+    open_volumes(&volumes, 1);
+    assert_int_equal(volumes_put_relaxed(&volumes, "t", 8), ERR_NONE);
+    volumes_hold(&volumes, 0);
+    fill_batch(&volumes, &publishing);
+    start_batch(&volumes, &publishing, BATCH, false);
+    volumes_await_held(&volumes, 0);
+    volumes_pull_start(&volumes, &pull, "t", "s", BATCH, 0);
+    volumes_fail_commits(&volumes, 0, ERR_NO_SPACE, true);
+    volumes_unhold(&volumes, 0);
+    volumes_await(&volumes, &publishing.done);
+    assert_int_equal(publishing.publish.operation.result.code, ERR_NO_SPACE);
+    volumes_await(&volumes, &pull.done);
+    assert_int_equal(volumes_pull_count(&pull), 0);
+    volumes_pull_free(&pull);
+    router_release(&publishing.publish.operation);
     volumes_close(&volumes);
 }
 
@@ -711,6 +743,7 @@ int main(void)
         cmocka_unit_test(test_publish_refused),
         cmocka_unit_test(test_publish_busy),
         cmocka_unit_test(test_publish_durability),
+        cmocka_unit_test(test_publish_durability_without_journal),
         cmocka_unit_test(test_publish_failed_volume),
         cmocka_unit_test(test_settle),
         cmocka_unit_test(test_settle_failed_volume),

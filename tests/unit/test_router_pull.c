@@ -782,7 +782,8 @@ static void test_failed_volume(void **state)
     volumes_close(&volumes);
 }
 
-/* A mailbox that requests fill up refuses new pulls, and does not end those that it let in. */
+/* A mailbox that requests fill up refuses new pulls, and does not end those that it let in, nor
+ * one that waits for ever. */
 static void test_busy(void **state)
 {
     (void)state;
@@ -790,6 +791,7 @@ static void test_busy(void **state)
     struct volumes volumes;
     struct volumes_pull pulls[PULLS];
     struct volumes_pull refused[3];
+    struct volumes_pull endless;
     open_with(&volumes, (struct volumes_options){.count = 1, .mailbox_max = 1}, 2);
     for (size_t index = 0; index < PULLS; index++) {
         start_waiting(&volumes, &pulls[index]);
@@ -800,12 +802,14 @@ static void test_busy(void **state)
     start(&volumes, &refused[1], 0);
     start(&volumes, &refused[2], 0);
     expect_code(&volumes, &refused[2], ERR_BUSY);
+    start(&volumes, &endless, ROUTER_WAIT_FOR_EVER);
     volumes_unhold(&volumes, 0);
     expect_code(&volumes, &refused[0], ERR_NONE);
     expect_code(&volumes, &refused[1], ERR_NONE);
 
-    volumes_publish_many(&volumes, "t", PULLS);
+    volumes_publish_many(&volumes, "t", PULLS + 1);
     expect_each_one(&volumes, pulls, PULLS);
+    (void)expect_one(&volumes, &endless);
     volumes_close(&volumes);
 }
 

@@ -1,5 +1,6 @@
 /* broker/session: requests, streams, windows and every way a connection can end, over real volumes
  * on memory stores and on simulated time. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include "broker/base/random.h"
+#include "broker/session/session_internal.h"
 #include "tests/lib/sessions.h"
 
 enum { SHARDS = 4, DELIVERIES = 1000 };
@@ -183,8 +186,6 @@ static void wrong_requests_fail_alone(void **state)
         {"\0\0\0\x04\x93\x01\x07\x01", 8, ERR_INVALID, "hello has been said"},
         {"\0\0\0\x03\x92\x05\x07", 7, ERR_INVALID, "the broker's"},
         {"\0\0\0\x03\x92\x1f\x07", 7, ERR_NOT_IMPLEMENTED, "number 31"},
-        {"\0\0\0\x03\x92\x11\x07", 7, ERR_NOT_FOUND, "no stream"},
-        {"\0\0\0\x03\x92\x13\x07", 7, ERR_NOT_FOUND, "no stream"},
     };
     for (size_t index = 0; index < sizeof cases / sizeof cases[0]; index++) {
         session_client_send_raw(&client, span_of(cases[index].bytes, cases[index].size));
@@ -365,6 +366,42 @@ static void requests_are_checked(void **state)
     session_client_expect_failure(&client, 11, ERR_INVALID, "retention_ms");
 }
 
+/* A refused pull leaves nothing behind in what pulls of the connection share. */
+static void refused_pulls_leave_nothing(void **state)
+{
+    (void)state;
+    const struct wire_pull nowhere = {
+        .id = 2, .topic = span_text("t"), .subscription = span_text("t"), .max = 1};
+    session_client_send(&client, WIRE_pull, &nowhere);
+    session_client_expect_failure(&client, 2, ERR_NOT_FOUND, "subscription");
+    publish(3, 3, 300000);
+    send_pull(4, 10, 0);
+    assert_int_equal(pulled(4), 3);
+}
+
+/* A failure always says something, also when all messages failed alike and no more is known. */
+static void failures_have_a_detail(void **state)
+{
+    (void)state;
+    struct buf items;
+    buf_init(&items, 1000);
+    for (uint64_t id = 2; id < 4; id++) {
+        const struct wire_message message = {.body = span_text(id == 2 ? "one" : "other"),
+                                             .idempotency_key = span_text("key")};
+        buf_reset(&items);
+        wire_put_record(&items, WIRE_RECORD_message, &message);
+        const struct wire_publish wire = {
+            .id = id, .topic = span_text("t"), .messages = {.count = 1, .items = buf_span(&items)}};
+        session_client_send(&client, WIRE_publish, &wire);
+        if (id == 2) {
+            (void)session_client_expect(&client, WIRE_published, id);
+        }
+    }
+    session_client_expect_failure(&client, 3, ERR_IDEMPOTENCY_REUSED, "");
+    assert_true(client.frame.failure.detail.size > 0);
+    buf_deinit(&items);
+}
+
 /* Bad attributes are named with their message. */
 static void attributes_are_checked(void **state)
 {
@@ -425,6 +462,12 @@ static void things_are_put(void **state)
         &session_client_expect(&client, WIRE_configured, 2)->configured;
     assert_false(again->created);
     assert_int_equal(again->version, made->version);
+    const struct sub_settings paused = {.lease_ms = 1000, .paused = true};
+    assert_int_equal(volumes_put_sub(&sessions.volumes, "new", "sub", &paused), ERR_NONE);
+    session_client_send(&client, WIRE_sub_put, &sub);
+    assert_false(session_client_expect(&client, WIRE_configured, 3)->configured.created);
+    assert_int_equal(made_sub->settings.lease_ms, CATALOG_LEASE_DEFAULT_MS);
+    assert_true(made_sub->settings.paused);
 }
 
 /* An id is used until it is answered; then it is free. */
@@ -449,6 +492,19 @@ static void a_pull_waits(void **state)
     assert_int_equal(pulled(2), 1);
 }
 
+/* A pull that waits does not hold the 128 KiB that its frame was read into. */
+static void waiting_pulls_hold_no_input(void **state)
+{
+    (void)state;
+    for (uint64_t id = 2; id < 8; id++) {
+        send_pull(id, 1, 10000);
+        while (router_waiting(sessions.volumes.router) < id - 1) {
+            sessions_turn(&sessions);
+        }
+    }
+    assert_int_equal(sessions.server->chunk_count, 1);
+}
+
 /* Beyond its window a connection is not read; it goes on when something is answered. */
 static void windows_hold_back(void **state)
 {
@@ -467,6 +523,27 @@ static void windows_hold_back(void **state)
         const struct wire_frame *frame = session_client_take(&client);
         pong = pong || frame->type == WIRE_pong;
         count += frame->type == WIRE_pulled && frame->pulled.deliveries.count == 0;
+    }
+}
+
+/* What a request takes in memory counts too: many small messages are held back like few large ones.
+ */
+static void windows_count_memory(void **state)
+{
+    (void)state;
+    enum { REQUESTS = 12, BATCH = 1000 };
+    volumes_hold(&sessions.volumes, 0);
+    volumes_hold(&sessions.volumes, 1);
+    uint64_t before = metrics_get(&sessions.metrics.wire_requests_total);
+    for (uint64_t id = 2; id < 2 + REQUESTS; id++) {
+        session_client_publish(&client, id, BATCH, 0);
+        sessions_turn(&sessions);
+    }
+    assert_in_range(metrics_get(&sessions.metrics.wire_requests_total) - before, 1, REQUESTS / 2);
+    volumes_unhold(&sessions.volumes, 0);
+    volumes_unhold(&sessions.volumes, 1);
+    for (uint32_t count = 0; count < REQUESTS; count++) {
+        assert_int_equal(session_client_take(&client)->type, WIRE_published);
     }
 }
 
@@ -572,7 +649,8 @@ static void streams_keep_to_bytes(void **state)
     assert_int_equal(deliveries_until_quiet(6), 1);
 }
 
-/* After ended nothing comes, and its credit is gone; what it had stays leased. */
+/* After ended nothing comes, and its credit is gone; what it had stays leased. Credit and a cancel
+ * that have crossed with it are passed over. */
 static void streams_are_cancelled(void **state)
 {
     (void)state;
@@ -586,7 +664,8 @@ static void streams_are_cancelled(void **state)
     session_client_send(&client, WIRE_cancel, &(struct wire_cancel){.id = 2});
     assert_int_equal(session_client_expect(&client, WIRE_ended, 2)->ended.code, 0);
     grant(2, 1, 1);
-    session_client_expect_failure(&client, 2, ERR_NOT_FOUND, "no stream");
+    session_client_send(&client, WIRE_cancel, &(struct wire_cancel){.id = 2});
+    assert_false(session_client_has_frame(&client));
     send_pull(4, 10, 0);
     assert_int_equal(pulled(4), 2);
 }
@@ -601,6 +680,37 @@ static void streams_end_with_their_subscription(void **state)
     assert_int_equal(session_client_expect(&client, WIRE_ended, 2)->ended.code, ERR_NOT_FOUND);
     open_stream(3, 10, 1000);
     session_client_expect_failure(&client, 3, ERR_NOT_FOUND, "subscription");
+}
+
+/* A stream without credit does not go over to another subscription of the same name, whose receipts
+ * would be refused: it ends when it would ask. */
+static void streams_end_before_their_namesake(void **state)
+{
+    (void)state;
+    open_stream(2, 0, 0);
+    assert_false(session_client_has_frame(&client));
+    assert_int_equal(volumes_drop_sub(&sessions.volumes, "t", "s"), ERR_NONE);
+    assert_int_equal(volumes_put_sub(&sessions.volumes, "t", "s", NULL), ERR_NONE);
+    publish(3, 1, 10);
+    grant(2, 10, 1000);
+    assert_int_equal(session_client_expect(&client, WIRE_ended, 2)->ended.code, ERR_NOT_FOUND);
+    assert_int_equal(metrics_get(&sessions.metrics.wire_streams_open), 0);
+}
+
+/* Streams cannot fill the window, or their credit could never be read. */
+static void streams_leave_a_place(void **state)
+{
+    (void)state;
+    uint32_t count = sessions_limits.window_requests;
+    publish(100, count, 10);
+    for (uint64_t id = 1; id <= count; id++) {
+        open_stream(id, 0, 0);
+    }
+    session_client_expect_failure(&client, count, ERR_BUSY, "window");
+    for (uint64_t id = 1; id < count; id++) {
+        grant(id, 1, 1000);
+        (void)session_client_expect(&client, WIRE_deliver, id);
+    }
 }
 
 /* A lease that runs out is delivered again over the stream, as the next attempt. */
@@ -653,6 +763,94 @@ static void stalled_readers_are_bounded(void **state)
     session_client_close(&other);
 }
 
+/* Pulls and streams that waited may all be given something at once. For a client that does not read
+ * it has a bound: what is over it goes back as it was, and is there for who asks again. */
+static void waiting_pulls_are_bounded(void **state)
+{
+    (void)state;
+    enum { PULLS = 150, STREAMS = 100, MESSAGES = PULLS + STREAMS, SIZE = 300000 };
+    struct session_limits limits = sessions_limits;
+    struct sessions wide;
+    struct session_client reader;
+    struct session_client publisher;
+    limits.window_requests = MESSAGES + 50;
+    limits.waiters_max = MESSAGES;
+    sessions_open(&wide, SHARDS, &limits);
+    session_client_open(&reader, &wide, false);
+    session_client_open(&publisher, &wide, false);
+    const struct span t = span_text("t");
+    const struct span s = span_text("s");
+    for (uint64_t id = 1; id <= MESSAGES; id++) {
+        const struct wire_pull pull = {
+            .id = id, .topic = t, .subscription = s, .max = 1, .wait_ms = 10000};
+        const struct wire_consume consume = {
+            .id = id, .topic = t, .subscription = s, .messages = 1, .bytes = 1 << 30};
+        session_client_send(&reader, id <= PULLS ? WIRE_pull : WIRE_consume,
+                            id <= PULLS ? (const void *)&pull : (const void *)&consume);
+    }
+    while (router_waiting(wide.volumes.router) < MESSAGES) {
+        sessions_turn(&wide);
+    }
+    for (uint64_t id = 1; id <= MESSAGES / 2; id++) {
+        session_client_publish(&publisher, id, 2, SIZE);
+        (void)session_client_expect(&publisher, WIRE_published, id);
+    }
+    volumes_quiesce(&wide.volumes);
+    assert_in_range(metrics_get(&wide.metrics.messages_delivered_total), (64 << 20) / SIZE,
+                    (70 << 20) / SIZE);
+    uint32_t count = 0;
+    uint32_t busy = 0;
+    while (count + busy < MESSAGES) {
+        const struct wire_frame *frame = session_client_take(&reader);
+        if (frame->type == WIRE_failure) {
+            assert_int_equal(frame->failure.code, ERR_BUSY);
+            busy++;
+            continue;
+        }
+        assert_int_equal(session_client_deliveries(&reader, deliveries, DELIVERIES), 1);
+        assert_int_equal(deliveries[0].attempt, 1);
+        count++;
+    }
+    session_client_close(&publisher);
+    session_client_close(&reader);
+    sessions_close(&wide);
+}
+
+/* No frame of deliveries is larger than the welcome says, however small the messages are. */
+static void deliveries_fit_their_frame(void **state)
+{
+    (void)state;
+    enum { MESSAGES = 4000, BATCH = 1000 };
+    struct session_limits limits = sessions_limits;
+    struct sessions narrow;
+    struct session_client reader;
+    limits.frame_size_max = 128 * 1024;
+    limits.message_size_max = 1000;
+    sessions_open(&narrow, SHARDS, &limits);
+    session_client_open(&reader, &narrow, false);
+    for (uint64_t id = 1; id <= MESSAGES / BATCH; id++) {
+        session_client_publish(&reader, id, BATCH, 100);
+        (void)session_client_expect(&reader, WIRE_published, id);
+    }
+    const struct wire_pull pull = {
+        .id = 1, .topic = span_text("t"), .subscription = span_text("s"), .max = 10000};
+    const struct wire_consume consume = {.id = 2,
+                                         .topic = pull.topic,
+                                         .subscription = pull.subscription,
+                                         .messages = MESSAGES,
+                                         .bytes = 1 << 30};
+    session_client_send(&reader, WIRE_pull, &pull);
+    uint32_t count = session_client_expect(&reader, WIRE_pulled, 1)->pulled.deliveries.count;
+    assert_in_range(reader.used, limits.frame_size_max / 2, limits.frame_size_max);
+    session_client_send(&reader, WIRE_consume, &consume);
+    while (count < MESSAGES) {
+        count += session_client_expect(&reader, WIRE_deliver, 2)->deliver.deliveries.count;
+        assert_in_range(reader.used, 1, limits.frame_size_max);
+    }
+    session_client_close(&reader);
+    sessions_close(&narrow);
+}
+
 /* A client that reads nothing for too long is cut. */
 static void stuck_writes_are_cut(void **state)
 {
@@ -674,6 +872,99 @@ static void stuck_writes_are_cut(void **state)
     }
     assert_int_equal(open, 0);
     assert_int_equal(metrics_get(&sessions.metrics.wire_timeouts_total), 1);
+}
+
+/* ---- disorder -------------------------------------------------------------------------------- */
+
+enum { CLIENTS = 4, IDS = 6, STEPS = 4000 };
+
+/* Sends one request at random; few ids, so that they collide, and streams are granted and cancelled
+ * that have ended. */
+static void send_any(struct session_client *sender, struct random *random)
+{
+    const struct span t = span_text("t");
+    const struct span s = span_text("s");
+    uint64_t id = 1 + random_below(random, IDS);
+    uint32_t count = 1 + (uint32_t)random_below(random, 4);
+    switch (random_below(random, 6)) {
+    case 0: {
+        const struct wire_pull pull = {
+            .id = id, .topic = t, .subscription = s, .max = count, .wait_ms = count % 2 * 10000};
+        session_client_send(sender, WIRE_pull, &pull);
+        return;
+    }
+    case 1: {
+        const struct wire_consume consume = {
+            .id = id, .topic = t, .subscription = s, .messages = count, .bytes = count * 50};
+        session_client_send(sender, WIRE_consume, &consume);
+        return;
+    }
+    case 2:
+        session_client_send(
+            sender, WIRE_credit,
+            &(struct wire_credit){.id = id, .messages = count, .bytes = count * 50});
+        return;
+    case 3:
+        session_client_send(sender, WIRE_cancel, &(struct wire_cancel){.id = id});
+        return;
+    default:
+        session_client_publish(sender, id + 100, count, 30);
+        return;
+    }
+}
+
+/* Whatever clients ask for, in whatever order, and wherever they vanish: nothing stays open, and
+ * what they were given comes back. */
+static void disorder_leaves_nothing(void **state)
+{
+    (void)state;
+    struct session_client clients[CLIENTS];
+    struct random random;
+    const struct sub_settings settings = {.lease_ms = 1000};
+    random_init(&random, 7);
+    assert_int_equal(volumes_put_sub(&sessions.volumes, "t", "s", &settings), ERR_NONE);
+    for (uint32_t index = 0; index < CLIENTS; index++) {
+        session_client_open(&clients[index], &sessions, false);
+    }
+    for (uint32_t step = 0; step < STEPS; step++) {
+        struct session_client *one = &clients[random_below(&random, CLIENTS)];
+        send_any(one, &random);
+        uint64_t chance = random_below(&random, 40);
+        if (chance == 0) {
+            session_client_send_raw(one, span_of("\0\0\0\x09\x93", 5)); /* part of a frame */
+            session_client_close(one);
+            session_client_open(one, &sessions, false);
+        } else if (chance == 1) {
+            volumes_hold(&sessions.volumes, step % 2);
+        } else if (chance < 6) {
+            volumes_unhold(&sessions.volumes, 0);
+            volumes_unhold(&sessions.volumes, 1);
+        } else if (chance == 6) {
+            volumes_advance(&sessions.volumes, 1000);
+        } else if (chance < 25) {
+            sessions_turn(&sessions);
+        }
+    }
+    volumes_unhold(&sessions.volumes, 0);
+    volumes_unhold(&sessions.volumes, 1);
+    for (uint32_t index = 0; index < CLIENTS; index++) {
+        session_client_close(&clients[index]);
+    }
+    while (metrics_get(&sessions.metrics.wire_connections_open) > 1 ||
+           router_pending(sessions.volumes.router) > 0) {
+        sessions_turn(&sessions);
+    }
+    assert_int_equal(metrics_get(&sessions.metrics.wire_streams_open), 0);
+    assert_int_equal(router_waiting(sessions.volumes.router), 0);
+    volumes_advance(&sessions.volumes, 1000);
+    uint64_t published = metrics_get(&sessions.metrics.messages_published_total);
+    assert_true(published > 0);
+    uint64_t left = 0;
+    for (uint32_t count = 1; count > 0; left += count) {
+        send_pull(2, 1000, 0);
+        count = pulled(2);
+    }
+    assert_int_equal(left, published);
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */
@@ -706,6 +997,56 @@ static void drain_answers_all(void **state)
     err_free(err);
 }
 
+/* A publish that both volumes have and do not answer. */
+static void hold_publish(uint64_t id)
+{
+    volumes_hold(&sessions.volumes, 0);
+    volumes_hold(&sessions.volumes, 1);
+    session_client_publish(&client, id, SHARDS, 10);
+    while (!volumes_is_held(&sessions.volumes, 0) || !volumes_is_held(&sessions.volumes, 1)) {
+        sessions_turn(&sessions);
+    }
+}
+
+/* A client that goes on sending while the broker stops is answered what was begun, once it has
+ * been, and nothing else. */
+static void drain_answers_who_goes_on_sending(void **state)
+{
+    (void)state;
+    hold_publish(2);
+    router_drain(sessions.volumes.router);
+    session_server_drain(sessions.server);
+    (void)session_client_expect(&client, WIRE_goodbye, 0);
+    for (uint64_t id = 3; id < 10; id++) {
+        session_client_publish(&client, id, 1, 60000);
+        sessions_turn(&sessions);
+    }
+    volumes_unhold(&sessions.volumes, 0);
+    volumes_unhold(&sessions.volumes, 1);
+    (void)session_client_expect(&client, WIRE_published, 2);
+    session_client_expect_end(&client);
+    assert_int_equal(metrics_get(&sessions.metrics.messages_published_total), SHARDS);
+}
+
+/* What the volumes answer at the very end, when the time to drain is over, still leaves. */
+static void late_answers_leave(void **state)
+{
+    (void)state;
+    struct router *router = sessions.volumes.router;
+    hold_publish(2);
+    router_drain(router);
+    session_server_drain(sessions.server);
+    (void)session_client_expect(&client, WIRE_goodbye, 0);
+    volumes_unhold(&sessions.volumes, 0);
+    volumes_unhold(&sessions.volumes, 1);
+    while (router_pending(router) > 0) {
+        volumes_turn(&sessions.volumes);
+    }
+    sessions_destroy_server(&sessions);
+    (void)session_client_expect(&client, WIRE_published, 2);
+    session_client_expect_end(&client);
+}
+
 /* It listens on an address too, and says which; a bad one is refused. */
 static void it_listens(void **state)
 {
@@ -714,6 +1055,23 @@ static void it_listens(void **state)
     assert_null(session_server_listen(sessions.server, "127.0.0.1:0"));
     assert_non_null(strstr(session_server_address(sessions.server), "127.0.0.1:"));
     assert_null(strstr(session_server_address(sessions.server), ":0:"));
+}
+
+/* What is no socket is not adopted, and stays its owner's. */
+static void only_sockets_are_adopted(void **state)
+{
+    (void)state;
+    int file = open("/dev/null", O_RDWR | O_CLOEXEC);
+    const int fds[] = {-1, file};
+    assert_true(file >= 0);
+    for (size_t index = 0; index < 2; index++) {
+        err_t err = session_server_adopt(sessions.server, fds[index]);
+        assert_int_equal(err_code(err), ERR_IO);
+        err_free(err);
+    }
+    sessions_turn(&sessions);
+    assert_int_equal(close(file), 0);
+    assert_int_equal(metrics_get(&sessions.metrics.wire_connections_open), 1);
 }
 
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -731,21 +1089,33 @@ int main(void)
         CASE(a_message_there_and_back),
         CASE(batch_keys),
         CASE(requests_are_checked),
+        CASE(refused_pulls_leave_nothing),
+        CASE(failures_have_a_detail),
         CASE(attributes_are_checked),
         CASE(things_are_put),
         CASE(ids_are_used_once_at_a_time),
         CASE(a_pull_waits),
+        CASE(waiting_pulls_hold_no_input),
         CASE(windows_hold_back),
+        CASE(windows_count_memory),
         CASE(the_vanished_get_nothing),
         CASE(streams_keep_to_messages),
         CASE(streams_keep_to_bytes),
         CASE(streams_are_cancelled),
         CASE(streams_end_with_their_subscription),
+        CASE(streams_end_before_their_namesake),
+        CASE(streams_leave_a_place),
         CASE(streams_bring_what_comes_back),
         CASE(stalled_readers_are_bounded),
+        CASE(waiting_pulls_are_bounded),
+        CASE(deliveries_fit_their_frame),
         CASE(stuck_writes_are_cut),
+        CASE(disorder_leaves_nothing),
         CASE(drain_answers_all),
+        CASE(drain_answers_who_goes_on_sending),
+        CASE(late_answers_leave),
         CASE(it_listens),
+        CASE(only_sockets_are_adopted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

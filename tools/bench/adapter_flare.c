@@ -1,6 +1,7 @@
 /* Flare over its wire protocol, driven as the others are: in the driver's loop, without a thread of
- * its own. What has been published since the last advance leaves as one batch; a consumer is a
- * credit stream of two batches, whose acks leave together with new credit. */
+ * its own. What has been published since the last advance leaves as one batch under a key of its
+ * own, which is what libflare does and keeps it on one shard, so that one volume flushes it; a
+ * consumer has two pulls under way, and its acks leave together with the next. */
 #include <assert.h>
 #include <poll.h>
 #include <stdio.h>
@@ -9,16 +10,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "broker/base/random.h"
 #include "broker/wire/message.h"
 #include "tools/bench/stream.h"
 
 #define SUBSCRIPTION "peers"
 
 enum {
-    STREAM_ID = 1,
-    ACK_ID_FIRST = 2,
+    PULLS = 2,
+    WAIT_MS = 600000,
     LEASE_MS = 3600000,
-    CREDIT_BYTES = 1 << 30,
     RECORDS_MAX = 1 << 28,
     NAME_SIZE = 64,
     REPLY_TIMEOUT_MS = 30000,
@@ -42,8 +43,10 @@ struct flare {
     uint32_t *slot_next;
     struct flare_request *requests; /* of a publisher; the id is the index and one */
     uint32_t request_next;
-    uint64_t ack_id;
-    bool streams; /* the consumer has opened its stream */
+    uint64_t key_seed;
+    uint64_t key_number;
+    uint64_t last_id; /* of a consumer's requests */
+    uint32_t pulls;   /* that are not answered */
 };
 
 /* A topic of its own for each run: what an earlier one has left is in another. */
@@ -121,7 +124,7 @@ static err_t flare_open(const struct link_options *options, void **out)
     }
     link->options = *options;
     link->stream.fd = -1;
-    link->ack_id = ACK_ID_FIRST;
+    link->key_seed = random_seed();
     *out = link;
     buf_init(&link->records, RECORDS_MAX);
     link->slot_next = calloc(options->window + 1, sizeof *link->slot_next);
@@ -151,9 +154,11 @@ static void send_batch(struct flare *link)
     while (link->requests[link->request_next].count > 0) {
         link->request_next = (link->request_next + 1) % link->options.window;
     }
+    const uint64_t key[] = {link->key_seed, ++link->key_number};
     const struct wire_publish publish = {
         .id = (uint64_t)link->request_next + 1,
         .topic = span_text(topic),
+        .batch_key = span_of(key, sizeof key),
         .messages = {.count = link->record_count, .items = buf_span(&link->records)},
     };
     wire_encode(&link->stream.out, WIRE_publish, &publish);
@@ -181,21 +186,19 @@ static err_t flare_publish(void *user, uint32_t slot, struct span body)
     return NULL;
 }
 
-/* Opens the stream the first time; then credit comes back with the acks. */
+/* The next batch is on its way while one is worked on, except where messages go one at a time. */
 static err_t flare_pull(void *user)
 {
     struct flare *link = user;
-    uint32_t batch = link->options.batch;
-    if (!link->streams) {
-        const struct wire_consume consume = {
-            .id = STREAM_ID,
-            .topic = span_text(topic),
-            .subscription = span_text(SUBSCRIPTION),
-            .messages = batch == 1 ? 1 : 2 * batch,
-            .bytes = CREDIT_BYTES,
-        };
-        wire_encode(&link->stream.out, WIRE_consume, &consume);
-        link->streams = true;
+    struct wire_pull pull = {
+        .topic = span_text(topic),
+        .subscription = span_text(SUBSCRIPTION),
+        .max = link->options.batch,
+        .wait_ms = WAIT_MS,
+    };
+    for (; link->pulls < (pull.max == 1 ? 1 : PULLS); link->pulls++) {
+        pull.id = ++link->last_id;
+        wire_encode(&link->stream.out, WIRE_pull, &pull);
     }
     return NULL;
 }
@@ -204,15 +207,12 @@ static err_t flare_ack(void *user)
 {
     struct flare *link = user;
     const struct wire_ack ack = {
-        .id = link->ack_id++,
+        .id = ++link->last_id,
         .topic = span_text(topic),
         .subscription = span_text(SUBSCRIPTION),
         .receipts = {.count = link->record_count, .items = buf_span(&link->records)},
     };
-    const struct wire_credit credit = {
-        .id = STREAM_ID, .messages = link->record_count, .bytes = CREDIT_BYTES};
     wire_encode(&link->stream.out, WIRE_ack, &ack);
-    wire_encode(&link->stream.out, WIRE_credit, &credit);
     link->record_count = 0;
     buf_reset(&link->records);
     return NULL;
@@ -245,20 +245,19 @@ static err_t take_published(struct flare *link, const struct wire_published *pub
     return wire_items_finish(&items);
 }
 
-static err_t take_deliver(struct flare *link, const struct wire_deliver *deliver)
+static err_t take_pulled(struct flare *link, const struct wire_pulled *pulled)
 {
     struct wire_items items;
     struct wire_delivery delivery;
-    wire_items_begin(&items, "deliveries", WIRE_RECORD_delivery, &deliver->deliveries);
+    link->pulls--;
+    wire_items_begin(&items, "deliveries", WIRE_RECORD_delivery, &pulled->deliveries);
     while (wire_items_next(&items, &delivery)) {
         const struct wire_receipt receipt = {.receipt = delivery.receipt};
         wire_put_record(&link->records, WIRE_RECORD_receipt, &receipt);
         link->record_count++;
         link->options.events->received(link->options.user, delivery.body);
-        if (link->record_count == link->options.batch) {
-            link->options.events->batch_ended(link->options.user);
-        }
     }
+    link->options.events->batch_ended(link->options.user);
     return wire_items_finish(&items);
 }
 
@@ -269,8 +268,8 @@ static err_t take_frame(struct flare *link, struct span payload)
     if (frame.type == WIRE_published) {
         return take_published(link, &frame.published);
     }
-    if (frame.type == WIRE_deliver) {
-        return take_deliver(link, &frame.deliver);
+    if (frame.type == WIRE_pulled) {
+        return take_pulled(link, &frame.pulled);
     }
     if (frame.type == WIRE_settled) {
         link->options.events->acked(link->options.user, frame.settled.count);
@@ -293,9 +292,6 @@ static err_t flare_advance(void *user, struct link_wait *wait)
         TRY(take_frame(link, payload));
     }
     buf_consume(&link->stream.in, at);
-    if (link->options.consumer && link->record_count > 0) {
-        link->options.events->batch_ended(link->options.user);
-    }
     TRY(stream_send(&link->stream));
     stream_wait(&link->stream, wait);
     return NULL;
@@ -354,7 +350,6 @@ out:
 
 const struct adapter adapter_flare = {
     .name = "flare",
-    .is_pushed = true,
     .prepare = flare_prepare,
     .held = flare_held,
     .open = flare_open,

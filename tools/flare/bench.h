@@ -10,12 +10,14 @@
 
 struct bench_settings {
     uint32_t connections;
-    uint32_t outstanding; /* requests of a connection at the same time; of a stream its credit */
-    bool wire;            /* not HTTP */
-    bool redis;           /* neither */
-    bool pull;            /* over the wire: pulls, not a credit stream */
-    uint32_t batch;       /* messages in one request; 1: one message, one request */
-    uint32_t size;        /* of a body */
+    uint32_t outstanding;   /* requests of a connection at the same time; of a stream its credit */
+    bool wire;              /* not HTTP */
+    bool redis;             /* neither */
+    bool pull;              /* over the wire: pulls, not a credit stream */
+    bool library;           /* over the wire: through libflare, not with prepared frames */
+    uint32_t library_batch; /* messages it may put into one publish; 0: its own bound */
+    uint32_t batch;         /* messages in one request; 1: one message, one request */
+    uint32_t size;          /* of a body */
     uint32_t shards;
     uint64_t count;   /* messages that are measured */
     uint64_t backlog; /* messages that lie there before and afterwards */
@@ -39,6 +41,14 @@ err_t bench_wire_publish_run(const struct bench_settings *settings, uint64_t cou
 err_t bench_wire_consume_run(const struct bench_settings *settings,
                              struct load_result *out) MUST_CHECK;
 
+/* The same two through libflare; publishing keeps `outstanding` messages of each
+ * connection under way.
+ */
+err_t bench_library_publish_run(struct cli *cli, const struct bench_settings *settings,
+                                struct load_result *out) MUST_CHECK;
+err_t bench_library_consume_run(struct cli *cli, const struct bench_settings *settings,
+                                struct load_result *out) MUST_CHECK;
+
 /* The same two against a Redis stream, for comparison: XADD in pipelines; XREADGROUP and XACK. */
 err_t bench_redis_publish_run(const struct bench_settings *settings, uint64_t count,
                               struct load_result *out) MUST_CHECK;
@@ -59,6 +69,7 @@ struct bench_core_settings {
     uint64_t count;       /* state changes of all volumes */
     uint64_t in_flight;   /* leased messages of each volume, all the time */
     bool random_acks;
+    bool no_journal; /* every round is a commit of LMDB */
     struct progress *progress;
 };
 

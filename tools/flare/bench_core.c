@@ -1,9 +1,9 @@
 #define _GNU_SOURCE /* pthread_timedjoin_np */
 /* flare bench core: the core and LMDB in this process, without network or mailboxes.
  *
- * Each volume is a thread that runs rounds: one write transaction with publishes, pulls and acks of
- * the same number of messages, then the flush. What is counted are state changes that were flushed:
- * a message published, leased or finished is one each. */
+ * Each volume is a thread that runs rounds: a batch with publishes, pulls and acks of the same
+ * number of messages, then the flush. What is counted are state changes that were flushed: a
+ * message published, leased or finished is one each. */
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
@@ -18,6 +18,7 @@
 #include "broker/base/clock.h"
 #include "broker/base/random.h"
 #include "broker/core/core.h"
+#include "broker/volume/writer.h"
 #include "storage/lmdb.h"
 #include "tools/flare/bench.h"
 #include "tools/flare/progress.h"
@@ -29,6 +30,7 @@ enum {
     TICK_MS = 200,
     LEASE_MS = 3600000,
     RESERVE_SIZE = 16 * 1024 * 1024,
+    JOURNAL_SIZE = 8 * 1024 * 1024,
     PULL_SIZE_MAX = 16 * 1024 * 1024,
     PATH_SIZE = 512
 };
@@ -40,7 +42,9 @@ struct core_volume {
     struct clock clock;
     struct store *store;
     struct machine *machine;
-    struct store_txn *txn;
+    char journal_path[PATH_SIZE];
+    struct journal *journal;
+    struct writer writer;
     struct reply reply;
     struct effects effects;
     struct random random;
@@ -77,8 +81,7 @@ static err_t apply(struct core_volume *volume, struct command *command)
     volume->reply.count = 0;
     buf_reset(&volume->reply.items);
     buf_reset(&volume->reply.payload);
-    TRY(volume->machine->ops->apply(volume->machine, volume->txn, command, &volume->reply,
-                                    &volume->effects));
+    TRY(writer_apply(&volume->writer, command, &volume->reply, &volume->effects));
     if (volume->reply.code != ERR_NONE) {
         return ERR(INTERNAL, "command %d: %s %s", (int)command->type, err_title(volume->reply.code),
                    volume->reply.detail);
@@ -176,7 +179,7 @@ static err_t ack_some(struct core_volume *volume, uint32_t count)
     return NULL;
 }
 
-/* ---- one transaction ---- */
+/* ---- one round ---- */
 
 /* Runs `step` for `count` messages in commands of at most `command_max`. */
 static err_t in_commands(struct core_volume *volume, uint64_t count,
@@ -202,8 +205,19 @@ static err_t apply_round(struct core_volume *volume, uint64_t publishes, uint64_
     }
     TRY(in_commands(volume, publishes, publish_some));
     TRY(in_commands(volume, pulls, pull_some));
-    TRY(in_commands(volume, acks < volume->held_count ? acks : volume->held_count, ack_some));
-    return machine->ops->flush(machine, volume->txn);
+    return in_commands(volume, acks < volume->held_count ? acks : volume->held_count, ack_some);
+}
+
+/* As a volume writes a batch (broker/volume/volume.c). */
+static err_t keep_round(struct core_volume *volume)
+{
+    TRY(writer_append(&volume->writer));
+    TRY(writer_flush(&volume->writer));
+    writer_end(&volume->writer);
+    if (writer_wants_checkpoint(&volume->writer)) {
+        TRY(writer_checkpoint(&volume->writer));
+    }
+    return writer_uncommitted(&volume->writer) ? NULL : store_reserve(volume->store, RESERVE_SIZE);
 }
 
 static err_t run_round(struct core_volume *volume, uint64_t publishes, uint64_t pulls,
@@ -211,16 +225,11 @@ static err_t run_round(struct core_volume *volume, uint64_t publishes, uint64_t 
 {
     uint64_t started_us = progress_now_us();
     buf_reset(&volume->effects.woken);
-    TRY(store_begin(volume->store, STORE_WRITE, &volume->txn));
-    err_t err = apply_round(volume, publishes, pulls, acks);
-    if (err != NULL) {
-        store_abort(volume->txn);
-        return err;
-    }
-    TRY(store_commit(volume->txn));
-    volume->machine->ops->committed(volume->machine);
+    TRY(writer_begin(&volume->writer));
+    TRY(apply_round(volume, publishes, pulls, acks));
+    TRY(keep_round(volume));
     histogram_add(volume->rounds, progress_now_us() - started_us);
-    return store_reserve(volume->store, RESERVE_SIZE); /* as a volume does after each batch */
+    return NULL;
 }
 
 /* ---- a volume ---- */
@@ -247,17 +256,10 @@ static err_t create_subject(struct core_volume *volume)
         .type = COMMAND_SUB_PUT,
         .sub_put = {.sub_id = SUB_ID, .topic_id = TOPIC_ID, .settings = {.lease_ms = LEASE_MS}}};
     err_t err = NULL;
-    TRY_OUT(store_begin(volume->store, STORE_WRITE, &volume->txn));
-    err = volume->machine->ops->load(volume->machine, volume->txn);
-    err = err != NULL ? err : apply(volume, &topic);
-    err = err != NULL ? err : apply(volume, &sub);
-    err = err != NULL ? err : volume->machine->ops->flush(volume->machine, volume->txn);
-    if (err != NULL) {
-        store_abort(volume->txn);
-        goto out;
-    }
-    TRY_OUT(store_commit(volume->txn));
-    volume->machine->ops->committed(volume->machine);
+    TRY_OUT(writer_begin(&volume->writer));
+    TRY_OUT(apply(volume, &topic));
+    TRY_OUT(apply(volume, &sub));
+    TRY_OUT(keep_round(volume));
 out:
     free(places);
     return err;
@@ -287,6 +289,18 @@ static err_t allocate(struct core_volume *volume)
     return NULL;
 }
 
+static err_t open_writer(struct core_volume *volume)
+{
+    const struct journal_options options = {.path = volume->journal_path, .size = JOURNAL_SIZE};
+    if (!volume->settings->no_journal) {
+        TRY(journal_create(&options));
+        TRY(journal_open(&options, &volume->journal));
+    }
+    writer_init(&volume->writer, volume->store, volume->machine, volume->journal,
+                &(struct writer_options){.name = "bench", .reserve = RESERVE_SIZE});
+    return writer_open(&volume->writer);
+}
+
 static err_t open_volume(struct core_volume *volume, const struct bench_core_settings *settings,
                          uint32_t index, const char *directory)
 {
@@ -298,6 +312,8 @@ static err_t open_volume(struct core_volume *volume, const struct bench_core_set
     buf_init(&volume->effects.woken, 1 << 24);
     reply_init(&volume->reply);
     (void)snprintf(volume->path, sizeof volume->path, "%s/volume-%u.mdb", directory, index);
+    (void)snprintf(volume->journal_path, sizeof volume->journal_path, "%s/volume-%u.journal",
+                   directory, index);
     const struct lmdb_options options = {.path = volume->path,
                                          .create = true,
                                          .role = "volume",
@@ -306,6 +322,7 @@ static err_t open_volume(struct core_volume *volume, const struct bench_core_set
     TRY(allocate(volume));
     TRY(lmdb_store_open(&options, &volume->store));
     TRY(core_create(&(struct core_options){0}, &volume->machine));
+    TRY(open_writer(volume));
     TRY(create_subject(volume));
     /* What is in flight all the time; not measured. */
     while (volume->held_count < settings->in_flight) {
@@ -319,10 +336,15 @@ static err_t open_volume(struct core_volume *volume, const struct bench_core_set
 static void close_volume(struct core_volume *volume)
 {
     char lock_path[PATH_SIZE + 8];
+    if (volume->writer.machine != NULL) {
+        writer_deinit(&volume->writer);
+    }
     if (volume->machine != NULL) {
         volume->machine->ops->destroy(volume->machine);
     }
     store_close(volume->store);
+    journal_close(volume->journal);
+    (void)unlink(volume->journal_path);
     (void)snprintf(lock_path, sizeof lock_path, "%s-lock", volume->path);
     (void)unlink(volume->path);
     (void)unlink(lock_path);

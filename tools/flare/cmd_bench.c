@@ -21,6 +21,7 @@ enum {
     BENCH_KEEP,
     BENCH_DURABILITY,
     BENCH_OUTSTANDING,
+    BENCH_LIBRARY,
     BENCH_PULL
 };
 enum { REDIS_WORK, REDIS_CONNECTIONS, REDIS_SIZE, REDIS_COUNT, REDIS_BATCH, REDIS_ADDRESS };
@@ -32,6 +33,7 @@ enum {
     CORE_SIZE,
     CORE_COMMAND,
     CORE_RANDOM,
+    CORE_NO_JOURNAL,
     CORE_IN_FLIGHT,
     CORE_DIRECTORY
 };
@@ -76,6 +78,11 @@ enum {
         .name = "backlog", .kind = OPTION_NUMBER, .max = 1000000000, .value = "N",                 \
         .help = "messages that lie there besides, published beforehand; default 0"                 \
     }
+#define LIBRARY_ROW                                                                                \
+    {                                                                                              \
+        .name = "library", .kind = OPTION_FLAG,                                                    \
+        .help = "over the wire through libflare, not with frames prepared beforehand"              \
+    }
 #define KEEP_ROW                                                                                   \
     {                                                                                              \
         .name = "keep", .kind = OPTION_FLAG, .help = "do not delete the topic afterwards"          \
@@ -104,6 +111,7 @@ static const struct option_row publish_options[] = {
                            .value = "N",
                            .help = "requests of a connection at the same time, over the wire only; "
                                    "default 64"},
+    [BENCH_LIBRARY] = LIBRARY_ROW,
     {.name = NULL},
 };
 
@@ -124,6 +132,7 @@ static const struct option_row consume_options[] = {
                            .value = "N",
                            .help = "credit of a connection in messages, over the wire only; "
                                    "default 1000"},
+    [BENCH_LIBRARY] = LIBRARY_ROW,
     [BENCH_PULL] = {.name = "pull",
                     .kind = OPTION_FLAG,
                     .help = "over the wire: pull one batch after the other, no credit stream"},
@@ -188,6 +197,9 @@ static const struct option_row core_options[] = {
     [CORE_RANDOM] = {.name = "random-acks",
                      .kind = OPTION_FLAG,
                      .help = "finish leased messages in random order, not the oldest first"},
+    [CORE_NO_JOURNAL] = {.name = "no-journal",
+                         .kind = OPTION_FLAG,
+                         .help = "commit every batch, instead of many after each other at once"},
     [CORE_IN_FLIGHT] = {.name = "in-flight",
                         .kind = OPTION_NUMBER,
                         .max = 1000000,
@@ -239,9 +251,14 @@ static void read_settings(struct bench_settings *settings, const struct argument
 }
 
 /* Over HTTP a connection has one request at a time: nothing else may seem to have been measured. */
-static err_t check_window(struct cli *cli, const struct bench_settings *settings,
+static err_t check_window(struct cli *cli, struct bench_settings *settings,
                           const struct arguments *arguments)
 {
+    settings->library = arguments->values[BENCH_LIBRARY].set;
+    settings->library_batch = (uint32_t)arguments_number(arguments, BENCH_BATCH, 0);
+    if (!settings->wire && settings->library) {
+        return USAGE(cli, "--library is for the wire protocol, which is not used here");
+    }
     if (!settings->wire && arguments->values[BENCH_OUTSTANDING].set) {
         return USAGE(cli, "--outstanding is for the wire protocol, which is not used here");
     }
@@ -308,6 +325,14 @@ static json_t *describe_latency(const struct histogram *histogram)
                      (json_int_t)histogram->max);
 }
 
+static const char *transport_name(const struct bench_settings *settings)
+{
+    return settings->library ? "libflare"
+           : settings->wire  ? "wire"
+           : settings->redis ? "redis"
+                             : "http";
+}
+
 /* Prints the document every benchmark prints; `first` and `second` name the kinds of requests. */
 static void print_result(const struct bench_settings *settings, const char *name,
                          const char *durability, const struct load_result *result,
@@ -317,15 +342,14 @@ static void print_result(const struct bench_settings *settings, const char *name
     double count = (double)settings->count;
     json_t *latency = json_object();
     for (size_t i = 0; i < LOAD_KINDS && kinds[i] != NULL; i++) {
-        (void)json_object_set_new(latency, kinds[i], describe_latency(&result->latencies[i]));
+        if (result->latencies[i].count > 0) { /* a stream has no pulls */
+            (void)json_object_set_new(latency, kinds[i], describe_latency(&result->latencies[i]));
+        }
     }
     json_t *document = json_pack(
         "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:f, s:f, s:o}", "bench",
         name, "version", FLARE_VERSION, "durability", durability, "transport",
-        settings->wire    ? "wire"
-        : settings->redis ? "redis"
-                          : "http",
-        "connections", (json_int_t)settings->connections, "outstanding",
+        transport_name(settings), "connections", (json_int_t)settings->connections, "outstanding",
         (json_int_t)(settings->wire ? settings->outstanding : 1), "batch",
         (json_int_t)settings->batch, "size", (json_int_t)settings->size, "shards",
         (json_int_t)settings->shards, "count", (json_int_t)settings->count, "backlog",
@@ -375,7 +399,8 @@ static err_t publish_measured(struct cli *cli, const struct bench_settings *sett
     TRY(create_topic(cli, settings));
     TRY(fill(settings, settings->backlog));
     progress_begin(settings->progress, "publishing", settings->count);
-    TRY(publish_load(settings, settings->count, result));
+    TRY(settings->library ? bench_library_publish_run(cli, settings, result)
+                          : publish_load(settings, settings->count, result));
     return check_depth(cli, settings, settings->count + settings->backlog);
 }
 
@@ -407,8 +432,9 @@ static err_t consume_measured(struct cli *cli, const struct bench_settings *sett
     TRY(create_topic(cli, settings));
     TRY(fill(settings, settings->count + settings->backlog));
     progress_begin(settings->progress, "consuming", settings->count);
-    TRY(settings->wire ? bench_wire_consume_run(settings, result)
-                       : bench_consume_run(settings, result));
+    TRY(settings->library ? bench_library_consume_run(cli, settings, result)
+        : settings->wire  ? bench_wire_consume_run(settings, result)
+                          : bench_consume_run(settings, result));
     return settings->backlog == 0 ? check_depth(cli, settings, 0) : NULL;
 }
 
@@ -480,15 +506,16 @@ static void print_core(const struct bench_core_settings *settings,
 {
     double seconds = (double)result->duration_us / 1e6;
     json_t *document = json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:f, s:I, s:I, s:I, s:o}", "bench",
-        "core", "version", FLARE_VERSION, "durability", "synced", "volumes",
+        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:f, s:I, s:I, s:I, s:o}",
+        "bench", "core", "version", FLARE_VERSION, "durability", "synced", "volumes",
         (json_int_t)settings->volumes, "shards", (json_int_t)settings->shards, "size",
         (json_int_t)settings->size, "batch", (json_int_t)settings->batch, "command",
         (json_int_t)settings->command_max, "in_flight", (json_int_t)settings->in_flight,
-        "random_acks", (int)settings->random_acks, "count", (json_int_t)result->changes, "seconds",
-        seconds, "throughput", (json_int_t)(seconds > 0 ? (double)result->changes / seconds : 0),
-        "used_bytes", (json_int_t)result->used_size, "file_bytes", (json_int_t)result->file_size,
-        "latency_us", json_pack("{s:o}", "commit", describe_latency(&result->commits)));
+        "random_acks", (int)settings->random_acks, "journal", (int)!settings->no_journal, "count",
+        (json_int_t)result->changes, "seconds", seconds, "throughput",
+        (json_int_t)(seconds > 0 ? (double)result->changes / seconds : 0), "used_bytes",
+        (json_int_t)result->used_size, "file_bytes", (json_int_t)result->file_size, "latency_us",
+        json_pack("{s:o}", "commit", describe_latency(&result->commits)));
     (void)json_dumpf(document, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
     (void)putchar('\n');
     json_decref(document);
@@ -512,6 +539,7 @@ static err_t core_run(struct cli *cli, const struct arguments *arguments)
         .count = arguments_number(arguments, CORE_COUNT, 3000000),
         .in_flight = arguments_number(arguments, CORE_IN_FLIGHT, 0),
         .random_acks = values[CORE_RANDOM].set,
+        .no_journal = values[CORE_NO_JOURNAL].set,
         .progress = &progress};
     progress_begin(&progress, "changing", settings.count);
     err_t err = bench_core_run(&settings, &result);
@@ -535,7 +563,11 @@ const struct cli_command bench_commands[] = {
     {.name = "bench publish",
      .operands = "",
      .summary = "Measure publishing; prints JSON",
-     .details = "Creates a topic of its own, and checks that the broker holds every message.",
+     .details =
+         "Creates a topic of its own, and checks that the broker holds every message. Frames\n"
+         "are prepared beforehand, so that the broker is what is measured; with --library the\n"
+         "library is measured too, --outstanding counts messages, and --batch bounds what it\n"
+         "puts together.",
      .examples = "  flare bench publish --connections 4 --outstanding 256 --size 128\n"
                  "  flare bench publish --http --connections 64 --size 1024\n"
                  "  flare bench publish --connections 4 --batch 100 --count 1000000\n"

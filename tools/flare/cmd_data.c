@@ -17,7 +17,7 @@
 #include "broker/core/check.h"
 #include "storage/lmdb.h"
 #include "storage/verify.h"
-#include "tools/flare/datafiles.h"
+#include "tools/flare/journals.h"
 #include "tools/flare/output.h"
 #include "tools/flare/progress.h"
 
@@ -111,6 +111,14 @@ static bool join(const char *directory, const char *name, char out[DATAFILES_PAT
     return size > 0 && size < DATAFILES_PATH_MAX;
 }
 
+/* The same for the journal of a file. */
+static bool join_journal(const char *directory, const struct datafile *file,
+                         char out[DATAFILES_PATH_MAX])
+{
+    const char *slash = strrchr(file->journal_path, '/');
+    return join(directory, slash == NULL ? file->journal_path : slash + 1, out);
+}
+
 static err_t sync_directory(const char *path)
 {
     int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -127,6 +135,9 @@ static void remove_copies(const struct datafiles *files, const char *directory)
     for (uint32_t i = 0; i < files->count; i++) {
         char path[DATAFILES_PATH_MAX];
         if (join(directory, files->files[i].name, path)) {
+            (void)unlink(path);
+        }
+        if (join_journal(directory, &files->files[i], path)) {
             (void)unlink(path);
         }
     }
@@ -151,10 +162,16 @@ static err_t copy_all(struct cli *cli, const struct datafiles *files, const char
     for (uint32_t i = files->count; i > 0 && err == NULL; i--) {
         const struct datafile *file = &files->files[i - 1];
         char path[DATAFILES_PATH_MAX];
+        char journal[DATAFILES_PATH_MAX];
         struct task task = {.work = copy_work, .file = file, .path = path, .before = before};
-        err = join(directory, file->name, path)
-                  ? task_run(&task, &progress, copied)
-                  : ERR(INVALID, "the path of the backup is too long");
+        if (!join(directory, file->name, path) || !join_journal(directory, file, journal)) {
+            err = ERR(INVALID, "the path of the backup is too long");
+            break;
+        }
+        err = journals_copy(file, journal);
+        if (err == NULL) {
+            err = task_run(&task, &progress, copied);
+        }
         before += used_size(file);
     }
     progress_done(&progress);
@@ -229,10 +246,15 @@ static err_t backup_run(struct cli *cli, const struct arguments *arguments)
 /* ---- inspect ---- */
 
 static const struct field inspect_fields[] = {
-    {"FILE", "name", FIELD_TEXT},          {"ROLE", "role", FIELD_TEXT},
-    {"FORMAT", "format", FIELD_NUMBER},    {"IDENTITY", "identity", FIELD_TEXT},
-    {"CREATED", "created_at", FIELD_TEXT}, {"USED", "used_bytes", FIELD_SIZE},
-    {"SIZE", "file_bytes", FIELD_SIZE},    {.title = NULL},
+    {"FILE", "name", FIELD_TEXT},
+    {"ROLE", "role", FIELD_TEXT},
+    {"FORMAT", "format", FIELD_NUMBER},
+    {"IDENTITY", "identity", FIELD_TEXT},
+    {"CREATED", "created_at", FIELD_TEXT},
+    {"USED", "used_bytes", FIELD_SIZE},
+    {"SIZE", "file_bytes", FIELD_SIZE},
+    {"JOURNAL", "journal_commands", FIELD_NUMBER},
+    {.title = NULL},
 };
 
 static const struct field line_fields[] = {
@@ -250,6 +272,16 @@ static void inspect_on_line(void *user, const char *text)
                                 json_pack("{s:s, s:s}", "file", lines->file, "text", text));
 }
 
+/* A journal that cannot be read, or not at this moment of a running broker, has no number. */
+static json_t *describe_journal(const struct datafile *file)
+{
+    struct journals_figures figures;
+    err_t err = journals_check(file, &figures);
+    json_t *count = err == NULL ? json_integer((json_int_t)figures.commands) : json_null();
+    err_free(err);
+    return count;
+}
+
 static json_t *describe_file(const struct datafile *file)
 {
     struct store_stats stats;
@@ -258,10 +290,10 @@ static json_t *describe_file(const struct datafile *file)
     store_stats(file->store, &stats);
     (void)snprintf(identity, sizeof identity, "%016" PRIx64, file->marker.identity);
     clock_iso(file->marker.created_ms, created);
-    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:I, s:I}", "name", file->name, "role",
+    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:I, s:I, s:o}", "name", file->name, "role",
                      file->marker.role, "format", (int)file->marker.version, "identity", identity,
                      "created_at", created, "used_bytes", (json_int_t)stats.used_size, "file_bytes",
-                     (json_int_t)stats.file_size);
+                     (json_int_t)stats.file_size, "journal_commands", describe_journal(file));
 }
 
 static err_t inspect_run(struct cli *cli, const struct arguments *arguments)
@@ -299,7 +331,8 @@ struct verify {
     uint64_t files;
     uint64_t pages;
     uint64_t records;
-    uint64_t unnamed; /* faults beyond those whose text was kept */
+    uint64_t commands; /* in journals */
+    uint64_t unnamed;  /* faults beyond those whose text was kept */
     json_t *faults;
 };
 
@@ -370,6 +403,9 @@ static void verify_file_records(struct verify *verify, const struct datafile *fi
     for (uint32_t i = 0; i < report->kept; i++) {
         verify_on_fault(verify, report->problems[i]);
     }
+    struct journals_figures journal;
+    verify_took(verify, journals_check(file, &journal));
+    verify->commands += journal.commands;
     verify->unnamed += report->problem_count - report->kept;
     verify->records += report->records;
 }
@@ -415,8 +451,10 @@ static err_t verify_report(struct cli *cli, const struct verify *verify)
         return ERR(CORRUPT, "%" PRIu64 " faults in %" PRIu64 " files", faults + verify->unnamed,
                    verify->files);
     }
-    cli_note(cli, "%" PRIu64 " files, %" PRIu64 " pages, %" PRIu64 " messages: no fault",
-             verify->files, verify->pages, verify->records);
+    cli_note(cli,
+             "%" PRIu64 " files, %" PRIu64 " pages, %" PRIu64 " messages, %" PRIu64
+             " commands in journals: no fault",
+             verify->files, verify->pages, verify->records, verify->commands);
     return NULL;
 }
 
@@ -449,7 +487,8 @@ const struct cli_command data_commands[] = {
      .summary = "Copy a data directory, also while its broker runs",
      .details =
          "TARGET must not exist; it appears when the copy is whole and flushed, and opens as a\n"
-         "data directory. Each file is copied as of one moment.",
+         "data directory. Each file is copied as of one moment, with the journal of what was not\n"
+         "yet in it.",
      .examples = "  flare backup /backups/monday --data /var/lib/flare\n"
                  "  flared --data /backups/monday --http 127.0.0.1:8081\n",
      .options = data_options,

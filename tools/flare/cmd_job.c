@@ -16,8 +16,9 @@
 
 #include "tools/flare/output.h"
 #include "tools/flare/progress.h"
-#include "tools/flare/publish.h"
+#include "tools/flare/publish_wire.h"
 #include "tools/flare/records.h"
+#include "tools/flare/transport.h"
 
 enum { JOB_FILE, JOB_PARAGRAPHS, JOB_SHARDS, JOB_CONSUMERS, JOB_BATCH };
 enum {
@@ -63,6 +64,7 @@ static const struct option_row job_options[] = {
 
 static const struct field job_fields[] = {
     {"TOPIC", "topic", FIELD_TEXT},
+    {"TRANSPORT", "transport", FIELD_TEXT},
     {"RECORDS", "records", FIELD_NUMBER},
     {"BYTES", "bytes", FIELD_SIZE},
     {"SHARDS", "shards", FIELD_NUMBER},
@@ -98,6 +100,7 @@ struct job_subscription {
 struct job {
     struct cli *cli;
     const char *topic;
+    char address[TRANSPORT_ADDRESS_SIZE]; /* of the wire protocol; empty: HTTP */
     struct records records;
     uint32_t shards;
     uint32_t consumers;
@@ -112,7 +115,9 @@ struct job {
 struct consumer {
     struct job *job;
     struct job_subscription *subscription;
-    struct client *client;
+    struct cli cli;            /* a copy: errors are blamed in each thread by itself */
+    struct client *client;     /* HTTP, or: */
+    struct flare_client *link; /* the wire protocol */
     pthread_t thread;
     bool started;
     err_t err; /* read after the thread is joined */
@@ -123,20 +128,37 @@ static void *consumer_main(void *user);
 #define SUB_PATH "/v1/topics/{}/subscriptions/{}"
 
 /* The record a message says it is; SIZE_MAX when its bytes are not that record's. */
+static size_t check_record(const struct job *job, const char *text, struct span body)
+{
+    uint64_t index = text == NULL ? UINT64_MAX : strtoull(text, NULL, 10);
+    if (index >= job->records.count || !span_equal(body, job->records.items[index].body)) {
+        return SIZE_MAX;
+    }
+    return (size_t)index;
+}
+
 static size_t check_message(const struct job *job, const json_t *message, struct buf *body)
 {
     const char *text =
         json_string_value(json_object_get(json_object_get(message, "attributes"), "record"));
-    uint64_t index = text == NULL ? UINT64_MAX : strtoull(text, NULL, 10);
     buf_reset(body);
     err_t err = output_body(message, body);
     bool readable = err == NULL;
     err_free(err);
-    if (!readable || index >= job->records.count ||
-        !span_equal(buf_span(body), job->records.items[index].body)) {
-        return SIZE_MAX;
+    return readable ? check_record(job, text, buf_span(body)) : SIZE_MAX;
+}
+
+/* Whether one that came is to be acknowledged: it is what was published. */
+static bool count_record(struct job_subscription *subscription, size_t index)
+{
+    if (index == SIZE_MAX) {
+        atomic_fetch_add(&subscription->altered_count, 1);
+        return false;
     }
-    return (size_t)index;
+    if (atomic_load(&subscription->finished[index]) != 0) {
+        atomic_fetch_add(&subscription->doubled_count, 1);
+    }
+    return true;
 }
 
 static void finish_record(struct consumer *consumer, size_t index)
@@ -191,12 +213,8 @@ static err_t take_messages(struct consumer *consumer, const json_t *messages)
     for (size_t i = 0; i < json_array_size(messages) && count < PULL_MAX; i++) {
         const json_t *message = json_array_get(messages, i);
         size_t index = check_message(consumer->job, message, &body);
-        if (index == SIZE_MAX) {
-            atomic_fetch_add(&subscription->altered_count, 1);
+        if (!count_record(subscription, index)) {
             continue;
-        }
-        if (atomic_load(&subscription->finished[index]) != 0) {
-            atomic_fetch_add(&subscription->doubled_count, 1);
         }
         (void)json_array_append(receipts, json_object_get(message, "receipt"));
         indexes[count] = index;
@@ -229,6 +247,64 @@ static err_t consume_once(struct consumer *consumer)
     return NULL;
 }
 
+/* ---- over the wire ---- */
+
+static err_t ack_wire(struct consumer *consumer, const struct flare_source *source,
+                      const struct flare_receipt *receipts, const size_t *indexes, size_t count)
+{
+    enum flare_code codes[PULL_MAX];
+    struct flare_error error;
+    const struct flare_settle settle = {
+        .kind = FLARE_SETTLE_ACK, .receipts = receipts, .count = count};
+    enum flare_code code = flare_settle(consumer->link, source, &settle, codes, &error);
+    if (code != FLARE_OK && code != FLARE_ERR_LEASE_LOST) {
+        return link_error(&consumer->cli, code, &error);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (codes[i] == FLARE_OK) {
+            finish_record(consumer, indexes[i]);
+        }
+    }
+    return NULL;
+}
+
+static err_t take_batch(struct consumer *consumer, const struct flare_source *source,
+                        const struct flare_batch *batch)
+{
+    struct flare_receipt receipts[PULL_MAX];
+    size_t indexes[PULL_MAX];
+    size_t count = 0;
+    atomic_store(&consumer->subscription->heard_us, progress_now_us());
+    for (size_t i = 0; i < flare_batch_count(batch) && count < PULL_MAX; i++) {
+        const struct flare_delivery *delivery = flare_batch_get(batch, i);
+        char text[24] = "";
+        bool named = flare_delivery_attribute(delivery, "record", text, sizeof text);
+        size_t index = check_record(consumer->job, named ? text : NULL,
+                                    span_of(delivery->body, delivery->body_size));
+        if (count_record(consumer->subscription, index)) {
+            receipts[count] = delivery->receipt;
+            indexes[count] = index;
+            count++;
+        }
+    }
+    return count == 0 ? NULL : ack_wire(consumer, source, receipts, indexes, count);
+}
+
+static err_t consume_wire(struct consumer *consumer)
+{
+    struct flare_error error;
+    struct flare_batch *batch = NULL;
+    const struct flare_source source = {consumer->job->topic, consumer->subscription->name};
+    const struct flare_pull options = {.max = PULL_MAX, .wait_ms = PULL_WAIT_MS};
+    TRY(link_error(&consumer->cli, flare_pull(consumer->link, &source, &options, &batch, &error),
+                   &error));
+    err_t err = flare_batch_count(batch) == 0 ? NULL : take_batch(consumer, &source, batch);
+    flare_batch_free(batch);
+    return err;
+}
+
+/* ---- consumers ---- */
+
 /* Whether a consumer may end: everything is finished, or nothing comes any more. */
 static bool consumer_done(const struct consumer *consumer)
 {
@@ -249,7 +325,7 @@ static void *consumer_main(void *user)
 {
     struct consumer *consumer = user;
     while (consumer->err == NULL && !consumer_done(consumer)) {
-        consumer->err = consume_once(consumer);
+        consumer->err = consumer->link == NULL ? consume_once(consumer) : consume_wire(consumer);
     }
     if (consumer->err != NULL) {
         atomic_store(&consumer->job->stopping, true);
@@ -302,6 +378,9 @@ static err_t publish_all(struct job *job, uint32_t batch)
     struct publisher publisher;
     err_t err = NULL;
     publisher_init(&publisher, job->cli->client, job->topic, batch);
+    if (job->address[0] != '\0') {
+        TRY_OUT(publish_wire_open(job->cli, job->address, &publisher, &publisher.wire));
+    }
     for (size_t i = 0; i < job->records.count && !atomic_load(&job->stopping); i++) {
         char number[24];
         (void)snprintf(number, sizeof number, "%zu", i);
@@ -327,7 +406,12 @@ static err_t start_consumer(struct job *job, struct consumer *consumer, size_t i
     struct client_options options = {.url = job->cli->url, .timeout_ms = job->cli->timeout_ms};
     consumer->job = job;
     consumer->subscription = &job->subscriptions[index % SUBSCRIPTION_COUNT];
-    TRY(client_create(&options, &consumer->client));
+    consumer->cli = *job->cli;
+    if (job->address[0] == '\0') {
+        TRY(client_create(&options, &consumer->client));
+    } else {
+        TRY(link_open(&consumer->cli, job->address, 0, &consumer->link));
+    }
     int rc = pthread_create(&consumer->thread, NULL, consumer_main, consumer);
     if (rc != 0) {
         return ERR(MEMORY, "start a consumer: %s", strerror(rc));
@@ -351,6 +435,10 @@ static err_t join_consumer(struct job *job, struct consumer *consumer)
         show_progress(job);
     }
     client_destroy(consumer->client);
+    flare_close(consumer->link);
+    if (consumer->err != NULL) {
+        job->cli->blame = consumer->cli.blame;
+    }
     return consumer->err;
 }
 
@@ -435,12 +523,12 @@ static err_t report(struct job *job)
         (void)json_array_append_new(list, describe_subscription(job, subscription));
     }
     uint64_t duration_us = progress_now_us() - job->progress.started_us;
-    json_t *result =
-        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:O}", "topic", job->topic, "records",
-                  (json_int_t)job->records.count, "bytes", (json_int_t)job->records.file.size,
-                  "shards", (json_int_t)job->shards, "published", (json_int_t)job->published,
-                  "publish_rate", rate(job->published, job->publish_us), "duration_ms",
-                  (json_int_t)(duration_us / 1000), "subscriptions", list);
+    json_t *result = json_pack(
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:O}", "topic", job->topic, "transport",
+        job->address[0] == '\0' ? "http" : "wire", "records", (json_int_t)job->records.count,
+        "bytes", (json_int_t)job->records.file.size, "shards", (json_int_t)job->shards, "published",
+        (json_int_t)job->published, "publish_rate", rate(job->published, job->publish_us),
+        "duration_ms", (json_int_t)(duration_us / 1000), "subscriptions", list);
     output_object(job->cli, job_fields, result);
     if (job->cli->format == CLI_TABLE) {
         (void)putchar('\n');
@@ -467,6 +555,7 @@ static err_t job_run(struct cli *cli, const struct arguments *arguments)
                       .consumers = (uint32_t)arguments_number(arguments, JOB_CONSUMERS, 2),
                       .subscriptions = {{.name = "audit"}, {.name = "index"}}};
     err_t err = NULL;
+    TRY(transport_find(cli, job.address));
     TRY(records_open(path, paragraphs, &job.records));
     TRY_OUT(set_up(&job));
     progress_init(&job.progress, cli->quiet);

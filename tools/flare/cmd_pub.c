@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "tools/flare/lines.h"
 #include "tools/flare/output.h"
 #include "tools/flare/progress.h"
 #include "tools/flare/publish_wire.h"
@@ -263,33 +264,36 @@ static uint64_t size_of(FILE *file)
     return known ? (uint64_t)status.st_size : 0;
 }
 
-static err_t publish_stream(struct pub *pub, FILE *file, const char *name)
+/* A line is sent on before the next one is waited for: who writes slowly is not kept waiting for a
+ * batch to fill. */
+static err_t publish_lines(struct pub *pub, struct lines *lines, struct progress *progress)
+{
+    for (uint64_t number = 1;; number++) {
+        struct span line;
+        bool found = false;
+        if (lines_would_wait(lines)) {
+            TRY(publisher_flush(&pub->publisher));
+            (void)fflush(stdout);
+        }
+        TRY(lines_next(lines, &line, &found));
+        if (!found) {
+            return publisher_flush(&pub->publisher);
+        }
+        TRY(publish_line(pub, line, number));
+        progress_step_items(progress, lines->read, pub->publisher.published);
+    }
+}
+
+static err_t publish_stream(struct pub *pub, FILE *file)
 {
     struct progress progress;
-    char *line = NULL;
-    size_t capacity = 0;
-    uint64_t number = 0;
-    uint64_t read_size = 0;
-    ssize_t size = 0;
-    err_t err = NULL;
+    struct lines lines;
+    lines_init(&lines, fileno(file));
     progress_init(&progress, pub->cli->quiet);
     progress_begin(&progress, "publishing", size_of(file));
-    while ((size = getline(&line, &capacity, file)) >= 0) {
-        number++;
-        size_t length = (size_t)size;
-        length -= length > 0 && line[length - 1] == '\n';
-        TRY_OUT(publish_line(pub, span_of(line, length), number));
-        read_size += (size_t)size;
-        progress_step_items(&progress, read_size, pub->publisher.published);
-    }
-    if (ferror(file) != 0) {
-        err = ERR(IO, "read %s: %s", name, strerror(errno));
-        goto out;
-    }
-    TRY_OUT(publisher_flush(&pub->publisher));
-out:
+    err_t err = publish_lines(pub, &lines, &progress);
     progress_done(&progress);
-    free(line);
+    lines_deinit(&lines);
     if (err == NULL || pub->publisher.published > 0) {
         cli_note(pub->cli, "%" PRIu64 " published, %.0f/s", pub->publisher.published,
                  progress_rate(&progress, pub->publisher.published));
@@ -308,7 +312,7 @@ static err_t publish_file(struct pub *pub, const char *name)
     err_t err = open_publisher(pub, (uint32_t)batch);
     if (err == NULL) {
         pub->publisher.on_result = pub_on_result;
-        err = publish_stream(pub, file, name);
+        err = publish_stream(pub, file);
     }
     publisher_deinit(&pub->publisher);
     if (!standard_input) {

@@ -23,6 +23,13 @@ static err_t open_file(struct datafile *file, const char *directory, const char 
         return ERR(INVALID, "the path of the data directory is too long");
     }
     (void)snprintf(file->name, sizeof file->name, "%s", name);
+    /* "volume-0.mdb" has "volume-0.journal"; the catalog has none. */
+    size_t stem = (size_t)size - strlen(".mdb");
+    size = snprintf(file->journal_path, sizeof file->journal_path, "%.*s.journal", (int)stem,
+                    file->path);
+    if (size < 0 || size >= (int)sizeof file->journal_path) {
+        return ERR(INVALID, "the path of the data directory is too long");
+    }
     options->path = file->path;
     options->read_only = true;
     TRY(lmdb_store_open(options, &file->store));

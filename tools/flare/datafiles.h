@@ -15,6 +15,7 @@ enum { DATAFILES_VOLUMES_MAX = 64, DATAFILES_PATH_MAX = 1280 };
 struct datafile {
     char name[32]; /* "catalog.mdb", "volume-0.mdb" */
     char path[DATAFILES_PATH_MAX];
+    char journal_path[DATAFILES_PATH_MAX]; /* of the journal that a volume has beside it */
     struct store *store;
     struct format_marker marker;
 };

@@ -380,7 +380,7 @@ static err_t run_loop(struct load *load)
     return NULL;
 }
 
-static uint64_t cpu_us(void)
+uint64_t load_cpu_us(void)
 {
     struct rusage usage;
     (void)getrusage(RUSAGE_SELF, &usage);
@@ -441,11 +441,11 @@ err_t load_run(const struct load_options *options, struct load_result *out)
         goto out;
     }
     TRY_OUT(load_connect(&load));
-    uint64_t cpu_before_us = cpu_us();
+    uint64_t cpu_before_us = load_cpu_us();
     uint64_t started_us = progress_now_us();
     TRY_OUT(run_loop(&load));
     out->duration_us = progress_now_us() - started_us;
-    out->cpu_us = cpu_us() - cpu_before_us;
+    out->cpu_us = load_cpu_us() - cpu_before_us;
 out:
     load_deinit(&load);
     return err;

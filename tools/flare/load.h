@@ -75,6 +75,9 @@ struct load_result {
     struct histogram latencies[LOAD_KINDS];
 };
 
+/* Processor time of this process so far. */
+uint64_t load_cpu_us(void);
+
 err_t load_run(const struct load_options *options, struct load_result *out) MUST_CHECK;
 
 /* Framing of the two protocols. */

@@ -92,9 +92,13 @@ const char *settings_given(const struct arguments *arguments, enum setting setti
     return option == NULL ? NULL : option_text(arguments, option);
 }
 
-/* A name or an address, brackets around one with colons, and a port. */
+/* A name or an address, brackets around one with colons, and a port; or "off", as flared takes it
+ * from the same variable. */
 static bool is_address(const char *text)
 {
+    if (strcmp(text, SETTINGS_WIRE_OFF) == 0) {
+        return true;
+    }
     const char *colon = strrchr(text, ':');
     if (colon == NULL || colon == text) {
         return false;

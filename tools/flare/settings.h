@@ -22,6 +22,9 @@ enum setting {
     SETTING_COUNT
 };
 
+/* A value of SETTING_WIRE: the broker does not speak it. */
+#define SETTINGS_WIRE_OFF "off"
+
 /* The later overrules the earlier. */
 enum setting_origin { SETTING_DEFAULT, SETTING_CONTEXT, SETTING_ENVIRONMENT, SETTING_OPTION };
 

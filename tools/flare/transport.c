@@ -72,7 +72,8 @@ err_t transport_find(struct cli *cli, char out[TRANSPORT_ADDRESS_SIZE])
     const struct setting_value *values = cli->settings.values;
     const char *wire = values[SETTING_WIRE].text;
     out[0] = '\0';
-    if (cli->print || strcmp(values[SETTING_TRANSPORT].text, "http") == 0) {
+    bool is_off = wire != NULL && strcmp(wire, SETTINGS_WIRE_OFF) == 0;
+    if (cli->print || is_off || strcmp(values[SETTING_TRANSPORT].text, "http") == 0) {
         return NULL;
     }
     if (wire == NULL) {
