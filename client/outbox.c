@@ -1,35 +1,21 @@
-#include "client/outbox.h"
+#include "client/outbox_internal.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
 
-#include "broker/base/bytes.h"
 #include "broker/base/random.h"
 #include "client/await.h"
 #include "client/draft.h"
-#include "client/engine.h"
 #include "client/problem.h"
 
 enum {
-    HEAD_ROOM = 512,          /* before the records, for the head of the frame */
     RECORDS_SIZE = 16 * 1024, /* of a new batch's buffer */
     ENTRIES_MIN = 64,
     SPARE_SIZE_MAX = 1 << 20, /* of a batch that is kept for its memory */
-    REFUSED_PAUSE_MIN_US = 5000,
-    REFUSED_PAUSE_MAX_US = 1000000,
-    REFUSED_DOUBLINGS_MAX = 8,
-    FRAME_OVERHEAD = 1024, /* of a publish beside its messages */
-    RESULT_ID_SIZE = 12,
-    RESULT_NUMBERS_AT = 3 + RESULT_ID_SIZE,      /* shard and sequence, in the common form */
-    RESULT_SIZE_MAX = RESULT_NUMBERS_AT + 2 * 9, /* of that, and bytes that may be looked at */
+    FRAME_OVERHEAD = 1024,    /* of a publish beside its messages */
 };
-
-static err_t batch_on_answer(struct flare_client *client, struct ask *ask,
-                             const struct wire_frame *answer);
-static void batch_on_failed(struct flare_client *client, struct ask *ask, enum ask_failure failure,
-                            const struct flare_error *error);
 
 void outbox_init(struct outbox *outbox, const struct flare_options *options)
 {
@@ -41,7 +27,7 @@ void outbox_init(struct outbox *outbox, const struct flare_options *options)
     list_init(&outbox->spare);
     outbox->key_prefix = random_seed();
     outbox->key_count = random_seed();
-    buf_init(&outbox->head, HEAD_ROOM);
+    buf_init(&outbox->head, OUTBOX_HEAD_ROOM);
 }
 
 void outbox_limit(struct flare_client *client)
@@ -86,7 +72,7 @@ static struct outbox_batch *batch_take(struct outbox *outbox)
     return batch;
 }
 
-static void batch_give(struct outbox *outbox, struct outbox_batch *batch)
+void outbox_give(struct outbox *outbox, struct outbox_batch *batch)
 {
     if (outbox->spare_count >= OUTBOX_SPARE_MAX || batch->records.capacity > SPARE_SIZE_MAX) {
         batch_free(batch);
@@ -135,7 +121,7 @@ static struct outbox_batch *batch_begin(struct flare_client *client, struct outb
                                    .entries_capacity = entries_capacity,
                                    .begun_us = clock_mono_us(&client->clock)};
     buf_reset(&batch->records);
-    (void)buf_extend(&batch->records, HEAD_ROOM);
+    (void)buf_extend(&batch->records, OUTBOX_HEAD_ROOM);
     list_append(&outbox->all, &batch->all_link);
     topic->batch_count++;
     return batch;
@@ -213,7 +199,7 @@ static void topic_free(struct outbox *outbox, struct outbox_topic *topic)
 }
 
 /* A program may publish to ever new topics. */
-static void topic_release(struct outbox *outbox, struct outbox_topic *topic)
+void outbox_release(struct outbox *outbox, struct outbox_topic *topic)
 {
     if (topic->batch_count == 0 && !list_linked(&topic->link) &&
         outbox->topic_count > OUTBOX_TOPICS_IDLE_MAX) {
@@ -221,7 +207,7 @@ static void topic_release(struct outbox *outbox, struct outbox_topic *topic)
     }
 }
 
-static void topic_wait(struct outbox *outbox, struct outbox_topic *topic)
+void outbox_wait(struct outbox *outbox, struct outbox_topic *topic)
 {
     if (!list_linked(&topic->link)) {
         list_append(&outbox->waiting, &topic->link);
@@ -229,7 +215,7 @@ static void topic_wait(struct outbox *outbox, struct outbox_topic *topic)
 }
 
 /* What is being filled takes no more. */
-static void topic_close_filling(struct outbox_topic *topic)
+void outbox_close_filling(struct outbox_topic *topic)
 {
     if (topic->filling != NULL) {
         list_append(&topic->ready, &topic->filling->link);
@@ -323,7 +309,7 @@ static struct outbox_batch *batch_for(struct flare_client *client, struct outbox
     struct outbox_batch *filling = topic->filling;
     if (filling != NULL && (put->is_whole || filling->count >= outbox->batch_messages ||
                             filling->size + size > outbox->batch_size)) {
-        topic_close_filling(topic);
+        outbox_close_filling(topic);
         *must_turn = true;
     }
     if (topic->filling == NULL) {
@@ -374,9 +360,9 @@ static enum flare_code add_locked(struct flare_client *client, const struct outb
     }
     batch_put(batch, put, size);
     outbox->unconfirmed_size += size;
-    topic_wait(outbox, topic);
+    outbox_wait(outbox, topic);
     if (put->is_whole || batch->count >= outbox->batch_messages) {
-        topic_close_filling(topic);
+        outbox_close_filling(topic);
         must_turn = true;
     } else if (put->is_urgent) {
         topic->is_flushing = true;
@@ -402,414 +388,6 @@ enum flare_code outbox_add(struct flare_client *client, const struct outbox_put 
         engine_signal(client);
     }
     return code;
-}
-
-/* ---- sending ----------------------------------------------------------------------------------
- */
-
-/* Makes a frame of it: the head goes right before the records. */
-static void batch_seal(struct flare_client *client, struct outbox_batch *batch)
-{
-    struct outbox *outbox = &client->outbox;
-    uint8_t key[OUTBOX_KEY_SIZE];
-    struct wire_publish publish = {.id = engine_next_id(client),
-                                   .topic = span_text(batch->topic->name),
-                                   .atomic = batch->is_atomic,
-                                   .messages = {.count = batch->count}};
-    if (!client->options.no_resend) {
-        outbox->key_count++;
-        bytes_put_be64(key, outbox->key_prefix);
-        bytes_put_be64(key + 8, outbox->key_count);
-        publish.batch_key = span_of(key, sizeof key);
-    }
-    buf_reset(&outbox->head);
-    (void)wire_begin(&outbox->head, WIRE_publish, &publish);
-    assert(!outbox->head.failed && outbox->head.size <= HEAD_ROOM && !batch->records.failed);
-    uint8_t *frame = batch->records.data + HEAD_ROOM - outbox->head.size;
-    size_t size = outbox->head.size + batch->records.size - HEAD_ROOM;
-    memcpy(frame, outbox->head.data, outbox->head.size);
-    wire_frame_put_size(frame, (uint32_t)(size - WIRE_SIZE_BYTES));
-    batch->ask = (struct ask){.type = WIRE_publish,
-                              .answer = WIRE_published,
-                              .fate = client->options.no_resend ? ASK_UNKNOWN : ASK_AGAIN,
-                              .id = publish.id,
-                              .frame = span_of(frame, size),
-                              .on_answer = batch_on_answer,
-                              .on_failed = batch_on_failed};
-}
-
-/* Order within a key: the broker may refuse one batch and take the next. */
-static bool may_overtake(const struct outbox_topic *topic, const struct outbox_batch *batch)
-{
-    return topic->under_way == 0 || (!batch->is_keyed && topic->keyed_under_way == 0);
-}
-
-static uint64_t linger_end_us(const struct flare_client *client, const struct outbox_batch *batch)
-{
-    uint32_t linger_us = client->options.linger_us;
-    return linger_us == UINT32_MAX ? UINT64_MAX : batch->begun_us + linger_us;
-}
-
-static bool filling_may_go(const struct flare_client *client, const struct outbox_topic *topic)
-{
-    bool is_alone = topic->under_way == 0 && client->options.linger_us != UINT32_MAX;
-    return is_alone || topic->is_flushing ||
-           client->now_us >= linger_end_us(client, topic->filling);
-}
-
-static void batch_send(struct flare_client *client, struct outbox_batch *batch)
-{
-    struct outbox_topic *topic = batch->topic;
-    topic->under_way++;
-    topic->keyed_under_way += batch->is_keyed;
-    batch_seal(client, batch);
-    peer_submit(client, &batch->ask);
-}
-
-/* What has been refused goes first, and as long as some of it waits, nothing else of its topic. */
-static void send_refused(struct flare_client *client, struct outbox_topic *topic)
-{
-    struct list_link *next = NULL;
-    for (struct list_link *link = list_first(&topic->refused); link != NULL; link = next) {
-        struct outbox_batch *batch = container_of(link, struct outbox_batch, link);
-        next = list_next(&topic->refused, link);
-        if (batch->retry_us <= client->now_us) {
-            list_remove(link);
-            peer_submit(client, &batch->ask);
-        }
-    }
-}
-
-static void topic_send(struct flare_client *client, struct outbox_topic *topic)
-{
-    send_refused(client, topic);
-    if (!list_empty(&topic->refused)) {
-        return;
-    }
-    if (list_empty(&topic->ready) && topic->filling != NULL && filling_may_go(client, topic)) {
-        topic_close_filling(topic);
-    }
-    for (struct list_link *link = list_first(&topic->ready); link != NULL;
-         link = list_first(&topic->ready)) {
-        struct outbox_batch *batch = container_of(link, struct outbox_batch, link);
-        if (!may_overtake(topic, batch)) {
-            return;
-        }
-        list_remove(link);
-        batch_send(client, batch);
-        if (list_empty(&topic->ready) && topic->filling != NULL && filling_may_go(client, topic)) {
-            topic_close_filling(topic);
-        }
-    }
-}
-
-/* What it waits for beside an answer. */
-static uint64_t topic_due_us(const struct flare_client *client, const struct outbox_topic *topic)
-{
-    uint64_t due_us = UINT64_MAX;
-    for (struct list_link *link = list_first(&topic->refused); link != NULL;
-         link = list_next(&topic->refused, link)) {
-        const struct outbox_batch *batch = container_of(link, struct outbox_batch, link);
-        due_us = batch->retry_us < due_us ? batch->retry_us : due_us;
-    }
-    if (list_empty(&topic->refused) && list_empty(&topic->ready) && topic->filling != NULL) {
-        due_us = linger_end_us(client, topic->filling);
-    }
-    return due_us;
-}
-
-void outbox_send(struct flare_client *client)
-{
-    struct outbox *outbox = &client->outbox;
-    struct list_link *next = NULL;
-    outbox->due_us = UINT64_MAX;
-    if (!peer_is_ready(&client->peer)) {
-        return;
-    }
-    (void)pthread_mutex_lock(&client->lock);
-    for (struct list_link *link = list_first(&outbox->waiting); link != NULL; link = next) {
-        struct outbox_topic *topic = container_of(link, struct outbox_topic, link);
-        next = list_next(&outbox->waiting, link);
-        topic_send(client, topic);
-        if (list_empty(&topic->refused) && list_empty(&topic->ready) && topic->filling == NULL) {
-            list_remove(link);
-            continue;
-        }
-        uint64_t due_us = topic_due_us(client, topic);
-        outbox->due_us = due_us < outbox->due_us ? due_us : outbox->due_us;
-    }
-    (void)pthread_mutex_unlock(&client->lock);
-}
-
-/* ---- answers ----------------------------------------------------------------------------------
- */
-
-static void put_id(char *out, struct span id)
-{
-    static const char digits[] = "0123456789abcdef";
-    size_t size = id.size < (FLARE_ID_SIZE - 1) / 2 ? id.size : (FLARE_ID_SIZE - 1) / 2;
-    for (size_t at = 0; at < size; at++) {
-        out[2 * at] = digits[id.data[at] >> 4];
-        out[2 * at + 1] = digits[id.data[at] & 15];
-    }
-    out[2 * size] = '\0';
-}
-
-/* It has been answered: room first, so that callbacks can publish. */
-static void batch_leave(struct flare_client *client, struct outbox_batch *batch)
-{
-    (void)pthread_mutex_lock(&client->lock);
-    if (batch->ask.on_answer != NULL) {
-        batch->topic->under_way--;
-        batch->topic->keyed_under_way -= batch->is_keyed;
-    }
-    client->outbox.unconfirmed_size -= batch->size;
-    (void)pthread_cond_broadcast(&client->changed);
-    (void)pthread_mutex_unlock(&client->lock);
-}
-
-/* Its callbacks have been called. */
-static void batch_end(struct flare_client *client, struct outbox_batch *batch)
-{
-    struct outbox *outbox = &client->outbox;
-    (void)pthread_mutex_lock(&client->lock);
-    struct outbox_topic *topic = batch->topic;
-    list_remove(&batch->all_link);
-    batch_give(outbox, batch);
-    topic->batch_count--;
-    topic_release(outbox, topic);
-    (void)pthread_cond_broadcast(&client->changed);
-    (void)pthread_mutex_unlock(&client->lock);
-}
-
-static void batch_fail(struct flare_client *client, struct outbox_batch *batch,
-                       const struct flare_error *error)
-{
-    const struct flare_result result = {.code = error->code};
-    batch_leave(client, batch);
-    for (uint32_t index = 0; index < batch->count; index++) {
-        if (batch->entries[index].done != NULL) {
-            batch->entries[index].done(batch->entries[index].user, &result, error);
-        }
-    }
-    batch_end(client, batch);
-}
-
-static bool may_resend(const struct flare_client *client, struct outbox_batch *batch, uint32_t code)
-{
-    if (client->options.no_resend || (code != FLARE_ERR_BUSY && code != FLARE_ERR_UNAVAILABLE)) {
-        return false;
-    }
-    batch->refused_us = batch->refused_us == 0 ? client->now_us : batch->refused_us;
-    return client->now_us - batch->refused_us < (uint64_t)client->options.give_up_ms * 1000;
-}
-
-static void batch_resend_later(struct flare_client *client, struct outbox_batch *batch)
-{
-    uint32_t doublings =
-        batch->refusals < REFUSED_DOUBLINGS_MAX ? batch->refusals : REFUSED_DOUBLINGS_MAX;
-    uint64_t pause_us = (uint64_t)REFUSED_PAUSE_MIN_US << doublings;
-    batch->refusals++;
-    batch->retry_us =
-        client->now_us + (pause_us < REFUSED_PAUSE_MAX_US ? pause_us : REFUSED_PAUSE_MAX_US);
-    (void)pthread_mutex_lock(&client->lock);
-    list_append(&batch->topic->refused, &batch->link);
-    topic_wait(&client->outbox, batch->topic);
-    (void)pthread_mutex_unlock(&client->lock);
-}
-
-static bool reserve_results(struct outbox *outbox, uint32_t count)
-{
-    if (count <= outbox->results_capacity) {
-        return true;
-    }
-    struct wire_result *results = realloc(outbox->results, count * sizeof *results);
-    if (results == NULL) {
-        return false;
-    }
-    outbox->results = results;
-    outbox->results_capacity = count;
-    return true;
-}
-
-/* A number of the wire, at `at`, of which nine bytes can be read. */
-static bool take_uint(const uint8_t **at, uint64_t *out)
-{
-    const uint8_t *from = *at;
-    switch (from[0]) {
-    case 0xcc:
-        *out = from[1];
-        *at += 2;
-        return true;
-    case 0xcd:
-        *out = bytes_get_be16(from + 1);
-        *at += 3;
-        return true;
-    case 0xce:
-        *out = bytes_get_be32(from + 1);
-        *at += 5;
-        return true;
-    case 0xcf:
-        *out = bytes_get_be64(from + 1);
-        *at += 9;
-        return true;
-    default:
-        *out = from[0];
-        *at += 1;
-        return from[0] < 0x80;
-    }
-}
-
-/* The result of a message that was simply published, which nearly all are: three fields. Returns
- * how many bytes it has; 0: it is another, for the decoder that knows them all. */
-static size_t take_common_result(struct span bytes, struct wire_result *out)
-{
-    uint64_t shard;
-    uint64_t sequence;
-    const uint8_t *at = bytes.data + RESULT_NUMBERS_AT;
-    bool is_common = bytes.size >= RESULT_SIZE_MAX && bytes.data[0] == 0x93 &&
-                     bytes.data[1] == 0xc4 && bytes.data[2] == RESULT_ID_SIZE;
-    if (!is_common || !take_uint(&at, &shard) || shard > UINT32_MAX || !take_uint(&at, &sequence)) {
-        return 0;
-    }
-    *out = (struct wire_result){.id = span_of(bytes.data + 3, RESULT_ID_SIZE),
-                                .shard = (uint32_t)shard,
-                                .sequence = sequence};
-    return (size_t)(at - bytes.data);
-}
-
-static err_t take_result(struct span bytes, struct wire_result *out, size_t *used)
-{
-    struct wire_items items;
-    const struct wire_list one = {.count = 1, .items = bytes};
-    *used = take_common_result(bytes, out);
-    if (*used == 0) {
-        wire_items_begin(&items, "results", WIRE_RECORD_result, &one);
-        (void)wire_items_next(&items, out);
-        TRY(wire_items_finish(&items));
-        *used = items.reader.at;
-    }
-    return NULL;
-}
-
-/* Decodes all of them before the first is told, since what the broker got wrong is asked again. */
-static err_t take_results(struct flare_client *client, const struct outbox_batch *batch,
-                          const struct wire_list *results)
-{
-    struct outbox *outbox = &client->outbox;
-    struct span rest = results->items;
-    size_t used = 0;
-    if (results->count != batch->count) {
-        return ERR(INVALID, "the broker answered %u messages of %u", results->count, batch->count);
-    }
-    if (!reserve_results(outbox, batch->count)) {
-        return ERR(MEMORY, "no memory for the results of a batch");
-    }
-    for (uint32_t index = 0; index < batch->count; index++) {
-        TRY(take_result(rest, &outbox->results[index], &used));
-        rest = span_of(rest.data + used, rest.size - used);
-    }
-    return rest.size == 0 ? NULL : ERR(INVALID, "results: more bytes than results");
-}
-
-bool outbox_peek(struct span payload, struct wire_frame *out)
-{
-    struct reader reader;
-    uint32_t fields = 0;
-    uint32_t count = 0;
-    uint64_t type = 0;
-    uint64_t id = 0;
-    uint64_t durability = 0;
-    if (payload.size < 2 || payload.data[1] != WIRE_published) {
-        return false;
-    }
-    reader_init(&reader, payload);
-    if (!reader_array(&reader, &fields) || fields != 4 || !reader_u64(&reader, &type) ||
-        type != WIRE_published || !reader_u64(&reader, &id) || !reader_u64(&reader, &durability) ||
-        durability > UINT32_MAX || !reader_array(&reader, &count)) {
-        return false;
-    }
-    out->type = WIRE_published;
-    out->published = (struct wire_published){
-        .id = id,
-        .durability = (uint32_t)durability,
-        .results = {.count = count,
-                    .items = span_of(payload.data + reader.at, payload.size - reader.at)}};
-    return true;
-}
-
-static void tell_results(struct flare_client *client, const struct outbox_batch *batch,
-                         bool is_relaxed)
-{
-    struct flare_error error;
-    for (uint32_t index = 0; index < batch->count; index++) {
-        const struct wire_result *from = &client->outbox.results[index];
-        struct flare_result result = {.code = (enum flare_code)from->code,
-                                      .replayed = from->replayed,
-                                      .relaxed = is_relaxed,
-                                      .shard = from->shard,
-                                      .sequence = from->sequence};
-        if (batch->entries[index].done == NULL) {
-            continue;
-        }
-        put_id(result.id, from->id);
-        if (from->code != FLARE_OK) {
-            (void)problem_of_code(&error, from->code);
-        }
-        batch->entries[index].done(batch->entries[index].user, &result,
-                                   from->code == FLARE_OK ? NULL : &error);
-    }
-}
-
-static err_t batch_on_answer(struct flare_client *client, struct ask *ask,
-                             const struct wire_frame *answer)
-{
-    struct outbox_batch *batch = container_of(ask, struct outbox_batch, ask);
-    TRY(take_results(client, batch, &answer->published.results));
-    for (uint32_t index = 0; index < batch->count; index++) {
-        uint32_t code = client->outbox.results[index].code;
-        if (code != FLARE_OK && may_resend(client, batch, code)) {
-            batch_resend_later(client, batch);
-            return NULL;
-        }
-    }
-    batch_leave(client, batch);
-    tell_results(client, batch, answer->published.durability != 0);
-    batch_end(client, batch);
-    return NULL;
-}
-
-static void batch_on_failed(struct flare_client *client, struct ask *ask, enum ask_failure failure,
-                            const struct flare_error *error)
-{
-    struct outbox_batch *batch = container_of(ask, struct outbox_batch, ask);
-    if (failure == ASK_REFUSED && may_resend(client, batch, (uint32_t)error->code)) {
-        batch_resend_later(client, batch);
-        return;
-    }
-    batch_fail(client, batch, error);
-}
-
-void outbox_fail_all(struct flare_client *client, const struct flare_error *error)
-{
-    struct outbox *outbox = &client->outbox;
-    struct list batches;
-    struct list_link *link;
-    struct flare_error unknown = *error;
-    unknown.code = FLARE_ERR_UNKNOWN; /* some messages of a batch may have been taken */
-    list_init(&batches);
-    (void)pthread_mutex_lock(&client->lock);
-    while ((link = list_pop(&outbox->waiting)) != NULL) {
-        struct outbox_topic *topic = container_of(link, struct outbox_topic, link);
-        topic_close_filling(topic);
-        list_splice(&batches, &topic->refused);
-        list_splice(&batches, &topic->ready);
-    }
-    (void)pthread_mutex_unlock(&client->lock);
-    while ((link = list_pop(&batches)) != NULL) {
-        struct outbox_batch *batch = container_of(link, struct outbox_batch, link);
-        batch_fail(client, batch, batch->ask.is_sent ? &unknown : error);
-    }
 }
 
 /* ---- flushing ---------------------------------------------------------------------------------
