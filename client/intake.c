@@ -319,6 +319,7 @@ static void stream_turn(struct flare_stream *stream)
     (void)pthread_mutex_lock(&stream->lock);
     bool is_closing = stream->is_closing;
     if (is_closing) {
+        stream->is_over = true; /* it is not opened again */
         return_waiting(stream);
     }
     list_splice(&finished, &stream->finished);

@@ -555,8 +555,8 @@ static void test_close_client(void **state)
     deliver(&scene, 0, 1);
     gate_open(&scene.gate, 1);
     fake_broker_expect(&scene.fixture.fake, WIRE_ack, &frame);
-    fake_broker_cut(&scene.fixture.fake);
     fake_broker_refuse(&scene.fixture.fake, UINT32_MAX);
+    fake_broker_cut(&scene.fixture.fake);
     scene_deinit(&scene);
     assert_int_equal(scene.gate.begun, 1);
 }
