@@ -504,6 +504,64 @@ static void test_resend(void **state)
     client_fixture_deinit(&fixture);
 }
 
+enum { SLOW_COUNT = 2000, SLOW_SIZE = 4000 };
+
+/* Reads publishes until so many messages have come, and that their bodies count on. */
+static void read_numbered(struct client_fixture *fixture, uint32_t count)
+{
+    struct wire_frame frame;
+    struct wire_items items;
+    struct wire_message message;
+    uint32_t number = 0;
+    while (number < count) {
+        fake_broker_expect(&fixture->fake, WIRE_publish, &frame);
+        wire_items_begin(&items, "messages", WIRE_RECORD_message, &frame.publish.messages);
+        while (wire_items_next(&items, &message)) {
+            uint32_t found = 0;
+            assert_int_equal(message.body.size, SLOW_SIZE);
+            memcpy(&found, message.body.data, sizeof found);
+            assert_int_equal(found, number);
+            number++;
+        }
+        assert_null(wire_items_finish(&items));
+        fake_broker_publish(&fixture->fake, &frame, FLARE_OK, number);
+    }
+}
+
+static void publish_numbered(struct client_fixture *fixture, uint32_t count)
+{
+    static char body[SLOW_SIZE];
+    const struct flare_message message = {.body = body, .body_size = sizeof body};
+    for (uint32_t number = 0; number < count; number++) {
+        memcpy(body, &number, sizeof number);
+        assert_int_equal(flare_publish_async(fixture->client, "t", &message,
+                                             client_box_on_published, &fixture->box, NULL),
+                         FLARE_OK);
+    }
+}
+
+/* A broker that does not read holds nothing up but its own messages, and gets each when it reads
+ * again; one that breaks off in the middle of a frame gets that again from its begin. */
+static void test_slow_broker(void **state)
+{
+    (void)state;
+    struct client_fixture fixture;
+    struct wire_frame frame;
+    client_fixture_init(&fixture);
+    client_fixture_connect(&fixture);
+    publish_numbered(&fixture, SLOW_COUNT);
+    /* Some of it is in the socket by now, and the rest is not. */
+    fake_broker_expect(&fixture.fake, WIRE_publish, &frame);
+    fake_broker_cut(&fixture.fake);
+    fake_broker_accept(&fixture.fake);
+    read_numbered(&fixture, SLOW_COUNT);
+    client_box_wait(&fixture.box, SLOW_COUNT);
+    for (uint32_t index = 0; index < SLOW_COUNT; index++) {
+        assert_int_equal(fixture.box.codes[index], FLARE_OK);
+    }
+    client_fixture_deinit(&fixture);
+}
+
 /* Without batch keys what may have been published is not known, and the rest is sent later. */
 static void test_no_resend(void **state)
 {
@@ -787,6 +845,7 @@ int main(void)
         cmocka_unit_test(test_room_in_a_callback),
         cmocka_unit_test(test_room_in_a_thread),
         cmocka_unit_test(test_resend),
+        cmocka_unit_test(test_slow_broker),
         cmocka_unit_test(test_no_resend),
         cmocka_unit_test(test_wrong_answer),
         cmocka_unit_test(test_busy),
