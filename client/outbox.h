@@ -46,8 +46,9 @@ struct outbox_batch {
     uint64_t retry_us;   /* when it is sent again; 0: it is not to be */
     uint64_t refused_us; /* when it first was; 0: it was not */
     uint32_t refusals;
-    bool is_keyed; /* some message has a key, so that order matters */
-    bool is_whole; /* a request of its own: nothing is added to it */
+    enum flare_code refusal; /* the last one */
+    bool is_keyed;           /* some message has a key, so that order matters */
+    bool is_whole;           /* a request of its own: nothing is added to it */
     bool is_atomic;
 };
 

@@ -71,6 +71,7 @@ static bool may_resend(const struct flare_client *client, struct outbox_batch *b
         return false;
     }
     batch->refused_us = batch->refused_us == 0 ? client->now_us : batch->refused_us;
+    batch->refusal = (enum flare_code)code;
     return client->now_us - batch->refused_us < (uint64_t)client->options.give_up_ms * 1000;
 }
 

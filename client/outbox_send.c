@@ -63,24 +63,29 @@ static void batch_send(struct flare_client *client, struct outbox_batch *batch)
     peer_submit(client, &batch->ask);
 }
 
-/* What has been refused goes first, and as long as some of it waits, nothing else of its topic. */
-static void send_refused(struct flare_client *client, struct outbox_topic *topic)
+/* What has been refused goes first. True: some of it waits since the broker is busy, and nothing
+ * else of the topic is to be added to that. (Where order matters, what has been refused holds back
+ * what comes after it anyway: it still is under way.) */
+static bool send_refused(struct flare_client *client, struct outbox_topic *topic)
 {
     struct list_link *next = NULL;
+    bool is_busy = false;
     for (struct list_link *link = list_first(&topic->refused); link != NULL; link = next) {
         struct outbox_batch *batch = container_of(link, struct outbox_batch, link);
         next = list_next(&topic->refused, link);
         if (batch->retry_us <= client->now_us) {
             list_remove(link);
             peer_submit(client, &batch->ask);
+        } else {
+            is_busy = is_busy || batch->refusal == FLARE_ERR_BUSY;
         }
     }
+    return is_busy;
 }
 
 static void topic_send(struct flare_client *client, struct outbox_topic *topic)
 {
-    send_refused(client, topic);
-    if (!list_empty(&topic->refused)) {
+    if (send_refused(client, topic)) {
         return;
     }
     if (list_empty(&topic->ready) && topic->filling != NULL && filling_may_go(client, topic)) {
@@ -104,13 +109,16 @@ static void topic_send(struct flare_client *client, struct outbox_topic *topic)
 static uint64_t topic_due_us(const struct flare_client *client, const struct outbox_topic *topic)
 {
     uint64_t due_us = UINT64_MAX;
+    bool is_busy = false;
     for (struct list_link *link = list_first(&topic->refused); link != NULL;
          link = list_next(&topic->refused, link)) {
         const struct outbox_batch *batch = container_of(link, struct outbox_batch, link);
         due_us = batch->retry_us < due_us ? batch->retry_us : due_us;
+        is_busy = is_busy || batch->refusal == FLARE_ERR_BUSY;
     }
-    if (list_empty(&topic->refused) && list_empty(&topic->ready) && topic->filling != NULL) {
-        due_us = linger_end_us(client, topic->filling);
+    if (list_empty(&topic->ready) && topic->filling != NULL) {
+        uint64_t linger_us = linger_end_us(client, topic->filling);
+        due_us = !is_busy && linger_us < due_us ? linger_us : due_us;
     }
     return due_us;
 }

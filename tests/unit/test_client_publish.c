@@ -641,6 +641,38 @@ static void test_busy(void **state)
     client_fixture_deinit(&fixture);
 }
 
+/* A part of the broker that has failed holds up only the order of keys. */
+static void test_unavailable(void **state)
+{
+    (void)state;
+    struct client_fixture fixture;
+    struct wire_frame frame;
+    client_fixture_init(&fixture);
+    fixture.options.linger_us = 1000;
+    client_fixture_connect(&fixture);
+    client_fixture_publish(&fixture, "t", NULL, "a");
+    /* Its pauses grow until the other comes through between two tries. */
+    bool has_come = false;
+    for (uint32_t tries = 0; !has_come; tries++) {
+        expect_publish(&fixture, &frame, "t", 1);
+        has_come = frame.publish.messages.items.data[frame.publish.messages.items.size - 1] == 'b';
+        enum flare_code code = has_come ? FLARE_OK : FLARE_ERR_UNAVAILABLE;
+        fake_broker_publish(&fixture.fake, &frame, code, 1);
+        if (tries == 2) {
+            client_fixture_publish(&fixture, "t", NULL, "b");
+        }
+    }
+    client_box_wait(&fixture.box, 1);
+    assert_int_equal(fixture.box.codes[0], FLARE_OK);
+    client_fixture_publish(&fixture, "t", "key", "c");
+    expect_publish(&fixture, &frame, "t", 1);
+    expect_body(&frame, 0, "a");
+    fake_broker_publish(&fixture.fake, &frame, FLARE_OK, 1);
+    expect_publish(&fixture, &frame, "t", 1);
+    expect_body(&frame, 0, "c");
+    client_fixture_deinit(&fixture);
+}
+
 static void on_state(void *user, enum flare_state to, const char *detail)
 {
     struct client_box *box = user;
@@ -849,6 +881,7 @@ int main(void)
         cmocka_unit_test(test_no_resend),
         cmocka_unit_test(test_wrong_answer),
         cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_unavailable),
         cmocka_unit_test(test_give_up),
         cmocka_unit_test(test_goodbye),
         cmocka_unit_test(test_too_large_for_the_next_broker),
