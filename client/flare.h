@@ -7,7 +7,7 @@
  * nothing that blocks (it says so) may be called from a callback (`done`, `trace`, `on_state`),
  * which runs on the client's thread: there it gives FLARE_ERR_CONFLICT. Handlers of streams run on
  * threads of their own and may call everything but flare_stream_close of their stream and
- * flare_close.
+ * flare_close. A client is of no use in a child after fork().
  *
  * Errors are values (<flare/error.h>). Texts are UTF-8 and terminated by a zero byte unless they
  * come with a size. Structs of options may be zeroed: 0 stands for the default. Durations are in
@@ -61,7 +61,7 @@ struct flare_options {
      * passed, or at once when the connection has nothing else under way. */
     uint32_t linger_us;      /* how long a publish waits for others while earlier ones are under
                                 way, to the millisecond; 0: 1000; UINT32_MAX: only for a full batch,
-                                or flare_flush */
+                                flare_publish or flare_flush */
     uint32_t batch_messages; /* 512; the broker's bound if that is lower */
     uint32_t batch_size;     /* bytes; 256 KiB, 4 MiB at most; one message may be larger */
     size_t unconfirmed_size; /* bytes of publishes not yet answered, beyond which
@@ -366,7 +366,8 @@ struct flare_stream_options {
 
 /* Opens a stream of deliveries to a handler, and blocks until the broker has taken it. The broker
  * is granted credit for as many messages as there are idle handlers (and `prefetch`), and no more.
- * Verdicts are sent in batches. After a reconnect the stream goes on by itself. */
+ * Verdicts are sent in batches, and again when they may not have arrived before a connection broke.
+ * After a reconnect the stream goes on by itself. */
 FLARE_API enum flare_code flare_stream_open(struct flare_client *client,
                                             const struct flare_source *source,
                                             const struct flare_stream_options *options,
@@ -390,8 +391,8 @@ FLARE_API void flare_stream_get_counts(struct flare_stream *stream,
                                        struct flare_stream_counts *out);
 
 /* Blocks: takes no more messages, gives back those whose handlers have not begun (nacked without
- * delay), waits for the handlers that run, sends their verdicts, and frees the stream. NULL does
- * nothing. */
+ * delay), waits for the handlers that run, sends their verdicts, and frees the stream. Without a
+ * connection it waits for one, for `give_up_ms` at most. NULL does nothing. */
 FLARE_API void flare_stream_close(struct flare_stream *stream);
 
 #ifdef __cplusplus
