@@ -32,7 +32,7 @@ static struct named *named_add(struct driver *driver, const json_t *command)
             return named;
         }
     }
-    assert(!"too many requests and streams");
+    assert(false && "too many requests and streams");
     return NULL;
 }
 
@@ -43,7 +43,7 @@ static struct named *named_find(struct driver *driver, const json_t *command)
             return &driver->named[index];
         }
     }
-    assert(!"nothing has this name");
+    assert(false && "nothing has this name");
     return NULL;
 }
 
@@ -222,7 +222,7 @@ static json_t *run(struct driver *driver, json_t *command)
             return commands[index].run(driver, command);
         }
     }
-    assert(!"no such command");
+    assert(false && "no such command");
     return NULL;
 }
 
