@@ -284,13 +284,13 @@ static void take_replies(struct router *router)
 
 static void take_woken(struct router *router)
 {
-    buf_reset(&router->woken);
-    for (uint32_t index = 0; index < router->volume_count; index++) {
-        volume_take_woken(router->volumes[index], &router->woken);
-    }
-    const uint32_t *ids = (const uint32_t *)(const void *)router->woken.data;
-    for (size_t index = 0; index < router->woken.size / sizeof *ids; index++) {
-        router_wake_sub(router, ids[index]);
+    for (uint32_t volume = 0; volume < router->volume_count; volume++) {
+        buf_reset(&router->woken);
+        volume_take_woken(router->volumes[volume], &router->woken);
+        const uint32_t *ids = (const uint32_t *)(const void *)router->woken.data;
+        for (size_t index = 0; index < router->woken.size / sizeof *ids; index++) {
+            router_told(router, ids[index], volume);
+        }
     }
 }
 

@@ -78,6 +78,7 @@ struct router_pull {
     struct list_link waiting;
     struct heap_node deadline;
     uint32_t wakes_unmet; /* when it last began to ask */
+    uint64_t tells;       /* when it last asked a volume */
     uint32_t sub_id;
     uint32_t volumes_asked;
     uint32_t volume_next;

@@ -5,6 +5,8 @@
 #include "broker/volume/router.h"
 #include "broker/volume/volume.h"
 
+enum { ROUTER_VOLUMES_MAX = 64 };
+
 struct router_options {
     struct volume **volumes; /* volume_count of them, then the catalog's; borrowed */
     uint32_t volume_count;

@@ -68,8 +68,10 @@ struct catalog_sub *router_find_sub(struct router_operation *operation, struct s
 /* Which volume a shard lies on; UINT32_MAX: there is no such shard. */
 uint32_t router_volume_of(const struct router *router, uint32_t shard_id);
 
-/* pull.c: something may have come for the subscription. */
+/* pull.c: there may be something for the subscription, in a volume that is not known to tell. */
 void router_wake_sub(struct router *router, uint32_t sub_id);
+/* The volume has told that there may be. */
+void router_told(struct router *router, uint32_t sub_id, uint32_t volume);
 /* Every pull of the subscription asks again. */
 void router_wake_all(struct router *router, uint32_t sub_id);
 void router_pull_expired(struct router *router, struct router_pull *pull);

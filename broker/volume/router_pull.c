@@ -2,14 +2,19 @@
  * wants; with nothing in any of them it waits in all.
  *
  * A volume that had nothing is armed by the asking, and tells once when that may have changed; then
- * the pull that has waited longest asks again. When it gets something, or cannot go on, the next
- * one asks too, as there may be more. A wake-up that finds no one waiting may be meant for a pull
- * that has asked that volume already and is asking another: such a pull asks all again before it
- * waits. So a wake-up is never lost: every waiting pull stands behind volumes that are armed, or
- * behind a pull that is asking. */
+ * the pull that has waited longest asks again, and the volume that told first. When it gets
+ * something, or cannot go on, the next one asks too, as there may be more. A wake-up that finds no
+ * one waiting may be meant for a pull that has asked that volume already and is asking another:
+ * such a pull asks again before it waits. So a wake-up is never lost: every waiting pull stands
+ * behind volumes that are armed, or behind a pull that is asking.
+ *
+ * A pull that may wait does not ask volumes known to be armed: they have nothing, and will tell. An
+ * empty answer says so only if no volume has told since it was asked for, as what it told may have
+ * overtaken the answer. */
 #include <assert.h>
 #include <stdlib.h>
 
+#include "broker/volume/router_create.h"
 #include "broker/volume/router_internal.h"
 
 /* Of one subscription, while there are pulls of it that wait or would wait. */
@@ -18,14 +23,35 @@ struct router_waiters {
     uint32_t waiting_count;
     uint32_t pull_count;  /* these and those that are asking */
     uint32_t wakes_unmet; /* wake-ups that found no one waiting */
+    uint64_t tells;       /* wake-ups by volumes */
+    uint64_t armed;       /* bits of the volumes that have nothing and will tell */
 };
+_Static_assert(ROUTER_VOLUMES_MAX <= 64, "a bit for each volume");
 
 static void advance(struct router_operation *operation, struct router_call *call);
 static void finish(struct router_pull *pull);
+static void go_on(struct router_pull *pull);
 
 static struct router_pull *pull_of(struct router_operation *operation)
 {
     return container_of(operation, struct router_pull, operation);
+}
+
+static uint64_t bit_of(uint32_t volume)
+{
+    return UINT64_C(1) << volume;
+}
+
+/* Whether there is a volume left that may have something; it is pull->volume_next then. */
+static bool find_next(struct router_pull *pull)
+{
+    const struct router *router = pull->operation.router;
+    uint64_t armed = pull->waiters == NULL ? 0 : pull->waiters->armed;
+    while (pull->volumes_asked < router->volume_count && (armed & bit_of(pull->volume_next)) != 0) {
+        pull->volume_next = (pull->volume_next + 1) % router->volume_count;
+        pull->volumes_asked++;
+    }
+    return pull->volumes_asked < router->volume_count;
 }
 
 static void ask_next(struct router_pull *pull)
@@ -50,19 +76,31 @@ static void ask_next(struct router_pull *pull)
     call->over = pull->waited || pull->wait_ms == ROUTER_WAIT_FOR_EVER;
     pull->volume_next = (pull->volume_next + 1) % router->volume_count;
     pull->volumes_asked++;
+    pull->tells = pull->waiters == NULL ? 0 : pull->waiters->tells;
     pull->call = call;
     router_call_send(router, call);
 }
 
-static void ask_all(struct router_pull *pull)
+/* Asks from `first` on; with no volume that may have something it goes on as after the last. */
+static void ask_from(struct router_pull *pull, uint32_t first)
 {
     struct router *router = pull->operation.router;
     router->rotation++;
     pull->wakes_unmet = pull->waiters == NULL ? 0 : pull->waiters->wakes_unmet;
-    pull->volume_next = router->rotation % router->volume_count;
+    pull->volume_next = first;
     pull->volumes_asked = 0;
     pull->left = 0;
-    ask_next(pull);
+    if (find_next(pull)) {
+        ask_next(pull);
+    } else {
+        go_on(pull);
+    }
+}
+
+static void ask_all(struct router_pull *pull)
+{
+    const struct router *router = pull->operation.router;
+    ask_from(pull, (router->rotation + 1) % router->volume_count);
 }
 
 static void stop_waiting(struct router *router, struct router_pull *pull)
@@ -198,6 +236,27 @@ static void wait(struct router_pull *pull)
     pull->operation.router->waiting++;
 }
 
+/* Every volume that may have something has been asked. */
+static void go_on(struct router_pull *pull)
+{
+    bool waits = pull->taken == 0 && pull->waiters != NULL && !pull->expired;
+    if (waits && pull->operation.result.code == ERR_NONE && may_wait(pull)) {
+        wait(pull);
+    } else {
+        finish(pull);
+    }
+}
+
+/* Its volume has nothing, and will tell when that changes, unless it has told already. */
+static void note_armed(struct router_pull *pull, const struct router_call *call)
+{
+    const struct reply *reply = &call->call.reply;
+    bool armed = call->call.arm && reply->code == ERR_NONE && reply->items.size == 0;
+    if (pull->waiters != NULL && armed && pull->tells == pull->waiters->tells) {
+        pull->waiters->armed |= bit_of(call->volume);
+    }
+}
+
 static void advance(struct router_operation *operation, struct router_call *call)
 {
     struct router_pull *pull = pull_of(operation);
@@ -209,35 +268,28 @@ static void advance(struct router_operation *operation, struct router_call *call
     pull->taken_size += (uint32_t)reply->payload.size;
     pull->left += reply->left;
     router_fail(operation, reply->code, reply->detail);
-    if (reply->items.size == 0) {
-        list_remove(&call->link);
-        router_call_free(router, call);
-    }
-    bool wants = pull->taken < pull->max && pull->taken_size < pull->size_max;
     if (more && !router->draining) {
         /* It passed over many that cannot be delivered now, and there is more behind them. */
         pull->volume_next = (pull->volume_next + router->volume_count - 1) % router->volume_count;
         pull->volumes_asked--;
+    } else {
+        note_armed(pull, call);
+    }
+    if (reply->items.size == 0) {
+        list_remove(&call->link);
+        router_call_free(router, call);
     }
     /* A volume that fails does not keep others from delivering. */
-    if (wants && pull->volumes_asked < router->volume_count) {
+    if (pull->taken < pull->max && pull->taken_size < pull->size_max && find_next(pull)) {
         ask_next(pull);
-        return;
-    }
-    bool waits = pull->taken == 0 && pull->waiters != NULL && !pull->expired;
-    if (waits && operation->result.code == ERR_NONE && may_wait(pull)) {
-        wait(pull);
     } else {
-        finish(pull);
+        go_on(pull);
     }
 }
 
-void router_wake_sub(struct router *router, uint32_t sub_id)
+/* The pull that has waited longest asks, from this volume on. */
+static void wake_first(struct router *router, struct router_waiters *waiters, uint32_t first)
 {
-    struct router_waiters *waiters = map_get(&router->waiters, sub_id);
-    if (waiters == NULL) {
-        return;
-    }
     if (list_empty(&waiters->waiting)) {
         waiters->wakes_unmet++;
         return;
@@ -245,7 +297,26 @@ void router_wake_sub(struct router *router, uint32_t sub_id)
     struct router_pull *pull =
         container_of(list_first(&waiters->waiting), struct router_pull, waiting);
     stop_waiting(router, pull);
-    ask_all(pull);
+    ask_from(pull, first);
+}
+
+void router_wake_sub(struct router *router, uint32_t sub_id)
+{
+    struct router_waiters *waiters = map_get(&router->waiters, sub_id);
+    uint64_t all = UINT64_MAX >> (64 - router->volume_count);
+    if (waiters != NULL && waiters->armed != all) {
+        wake_first(router, waiters, (router->rotation + 1) % router->volume_count);
+    }
+}
+
+void router_told(struct router *router, uint32_t sub_id, uint32_t volume)
+{
+    struct router_waiters *waiters = map_get(&router->waiters, sub_id);
+    if (waiters != NULL) {
+        waiters->tells++;
+        waiters->armed &= ~bit_of(volume);
+        wake_first(router, waiters, volume);
+    }
 }
 
 void router_wake_all(struct router *router, uint32_t sub_id)
@@ -257,6 +328,8 @@ void router_wake_all(struct router *router, uint32_t sub_id)
         return;
     }
     waiters->wakes_unmet++; /* for those that are asking */
+    waiters->tells++;
+    waiters->armed = 0;
     waiters->waiting_count = 0;
     list_init(&waiting);
     list_splice(&waiting, &waiters->waiting);

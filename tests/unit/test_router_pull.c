@@ -561,15 +561,21 @@ static void test_cancel_waiting(void **state)
 }
 
 /* Starts a pull of ten that stops at this volume, which is held. */
-static void start_held(struct volumes *volumes, struct volumes_pull *pull, uint32_t volume)
+static void start_held_of(struct volumes *volumes, struct volumes_pull *pull, uint32_t volume,
+                          const char *sub)
 {
     volumes_quiesce(volumes);
     volumes_hold(volumes, volume);
-    volumes_pull_start(volumes, pull, "t", "s", 10, WAIT_MS);
+    volumes_pull_start(volumes, pull, "t", sub, 10, WAIT_MS);
     while (!volumes_is_held(volumes, volume)) {
         router_poll(volumes->router);
         sched_yield();
     }
+}
+
+static void start_held(struct volumes *volumes, struct volumes_pull *pull, uint32_t volume)
+{
+    start_held_of(volumes, pull, volume, "s");
 }
 
 /* What a volume gives to a pull whose client has gone meanwhile goes back at once, does not count
@@ -599,11 +605,11 @@ static void test_cancel_empty(void **state)
     struct volumes volumes;
     struct volumes_pull pulls[2];
     open_volumes(&volumes, 2);
-    start_waiting(&volumes, &pulls[1]);
     start_held(&volumes, &pulls[0], 1);
     router_cancel_pull(volumes.router, &pulls[0].pull);
     volumes_unhold(&volumes, 1);
     expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
+    start_waiting(&volumes, &pulls[1]);
     volumes_quiesce(&volumes);
     assert_int_equal(router_waiting(volumes.router), 1);
     publish_one(&volumes);
@@ -716,8 +722,9 @@ static void test_drain(void **state)
     struct volumes volumes;
     struct volumes_pull pulls[3];
     open_volumes(&volumes, 2);
+    assert_int_equal(volumes_put_sub(&volumes, "t", "other", NULL), ERR_NONE);
     start_waiting(&volumes, &pulls[0]);
-    start_held(&volumes, &pulls[1], 1);
+    start_held_of(&volumes, &pulls[1], 1, "other"); /* where nothing is known yet */
     router_drain(volumes.router);
     start(&volumes, &pulls[2], WAIT_MS);
     volumes_unhold(&volumes, 1);
@@ -728,36 +735,47 @@ static void test_drain(void **state)
     volumes_close(&volumes);
 }
 
+static void expect_deleted(uint32_t volume, bool asks)
+{
+    struct volumes volumes;
+    struct volumes_pull pulls[2];
+    uint32_t count = asks ? 1 : 2; /* one that asks while others wait would know them to be empty */
+    open_volumes(&volumes, 2);
+    if (asks) {
+        start_held(&volumes, &pulls[0], volume);
+    } else {
+        start_waiting(&volumes, &pulls[0]);
+        start_waiting(&volumes, &pulls[1]);
+        volumes_hold(&volumes, volume);
+    }
+    struct router_configure configure = {
+        .change = {.op = volume == 0 ? CATALOG_SUB_STATE : CATALOG_TOPIC_STATE,
+                   .topic = span_text("t"),
+                   .sub = span_text("s"),
+                   .to = CATALOG_DELETING}};
+    bool done = false;
+    volumes_prepare(&volumes, &configure.operation, &done);
+    router_start_configure(volumes.router, &configure);
+    while (catalog_topic(volumes.catalog, span_text("t"))->state == CATALOG_ACTIVE &&
+           catalog_sub_by_id(volumes.catalog, pulls[0].pull.sub_id)->state == CATALOG_ACTIVE) {
+        volumes_turn(&volumes);
+    }
+    volumes_unhold(&volumes, volume);
+    volumes_await(&volumes, &done);
+    router_release(&configure.operation);
+    for (size_t index = 0; index < count; index++) {
+        expect_code(&volumes, &pulls[index], ERR_NOT_FOUND);
+    }
+    volumes_close(&volumes);
+}
+
 /* A deletion ends the pulls of what is gone, those that wait and those that are about to. */
 static void test_deleted(void **state)
 {
     (void)state;
     for (uint32_t volume = 0; volume < 2; volume++) {
-        struct volumes volumes;
-        struct volumes_pull pulls[3];
-        open_volumes(&volumes, 2);
-        start_waiting(&volumes, &pulls[0]);
-        start_waiting(&volumes, &pulls[1]);
-        start_held(&volumes, &pulls[2], volume);
-        struct router_configure configure = {
-            .change = {.op = volume == 0 ? CATALOG_SUB_STATE : CATALOG_TOPIC_STATE,
-                       .topic = span_text("t"),
-                       .sub = span_text("s"),
-                       .to = CATALOG_DELETING}};
-        bool done = false;
-        volumes_prepare(&volumes, &configure.operation, &done);
-        router_start_configure(volumes.router, &configure);
-        while (catalog_topic(volumes.catalog, span_text("t"))->state == CATALOG_ACTIVE &&
-               catalog_sub_by_id(volumes.catalog, pulls[0].pull.sub_id)->state == CATALOG_ACTIVE) {
-            volumes_turn(&volumes);
-        }
-        volumes_unhold(&volumes, volume);
-        volumes_await(&volumes, &done);
-        router_release(&configure.operation);
-        for (size_t index = 0; index < 3; index++) {
-            expect_code(&volumes, &pulls[index], ERR_NOT_FOUND);
-        }
-        volumes_close(&volumes);
+        expect_deleted(volume, false);
+        expect_deleted(volume, true);
     }
 }
 
