@@ -221,7 +221,7 @@ static enum flare_settle_kind kind_decode(const char *name)
             return (enum flare_settle_kind)index;
         }
     }
-    assert(!"a kind is ack, nack or extend");
+    assert(false && "a kind is ack, nack or extend");
     return FLARE_SETTLE_ACK;
 }
 

@@ -120,7 +120,7 @@ static enum flare_verdict verdict_parse(const char *name)
             return (enum flare_verdict)index;
         }
     }
-    assert(!"a verdict is ack, nack, reject or keep");
+    assert(false && "a verdict is ack, nack, reject or keep");
     return FLARE_KEEP;
 }
 
