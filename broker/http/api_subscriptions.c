@@ -4,6 +4,8 @@
  * handler ends in a sub_view. A change is made against the version of the settings it was computed
  * from and computed again when another one came between, so that a PUT and a pause at the same time
  * lose nothing of each other. */
+#include <assert.h>
+
 #include "broker/http/api_request.h"
 
 /* ---- showing -------------------------------------------------------------------------------- */
@@ -198,6 +200,7 @@ static err_t change_start(struct sub_change *change)
     if (change->put) {
         configure->change.keep_paused = true;
     } else {
+        assert(sub != NULL); /* else it has been refused above */
         configure->change.has_version = true;
         configure->change.version = sub->version;
         configure->change.sub_settings = sub->settings;
