@@ -42,6 +42,11 @@ static uint64_t bit_of(uint32_t volume)
     return UINT64_C(1) << volume;
 }
 
+static uint64_t all_volumes(const struct router *router)
+{
+    return UINT64_MAX >> (64 - router->volume_count);
+}
+
 /* Whether there is a volume left that may have something; it is pull->volume_next then. */
 static bool find_next(struct router_pull *pull)
 {
@@ -187,7 +192,8 @@ static void wake_for(struct router *router, uint32_t sub_id, uint64_t left)
 {
     struct router_waiters *waiters;
     while ((waiters = map_get(&router->waiters, sub_id)) != NULL &&
-           !list_empty(&waiters->waiting) && waiters->pull_count - waiters->waiting_count < left) {
+           !list_empty(&waiters->waiting) && waiters->pull_count - waiters->waiting_count < left &&
+           waiters->armed != all_volumes(router)) {
         router_wake_sub(router, sub_id);
     }
 }
@@ -247,11 +253,13 @@ static void go_on(struct router_pull *pull)
     }
 }
 
-/* Its volume has nothing, and will tell when that changes, unless it has told already. */
+/* Its volume has nothing, and will tell when that changes, unless it has told already. One that was
+ * asked for what still fits may only have had nothing so small. */
 static void note_armed(struct router_pull *pull, const struct router_call *call)
 {
     const struct reply *reply = &call->call.reply;
-    bool armed = call->call.arm && reply->code == ERR_NONE && reply->items.size == 0;
+    bool armed = call->call.arm && reply->code == ERR_NONE && reply->items.size == 0 &&
+                 !call->call.command.pull.size_strict;
     if (pull->waiters != NULL && armed && pull->tells == pull->waiters->tells) {
         pull->waiters->armed |= bit_of(call->volume);
     }
@@ -303,8 +311,7 @@ static void wake_first(struct router *router, struct router_waiters *waiters, ui
 void router_wake_sub(struct router *router, uint32_t sub_id)
 {
     struct router_waiters *waiters = map_get(&router->waiters, sub_id);
-    uint64_t all = UINT64_MAX >> (64 - router->volume_count);
-    if (waiters != NULL && waiters->armed != all) {
+    if (waiters != NULL && waiters->armed != all_volumes(router)) {
         wake_first(router, waiters, (router->rotation + 1) % router->volume_count);
     }
 }

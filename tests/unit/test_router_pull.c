@@ -870,30 +870,51 @@ static void test_not_found(void **state)
     volumes_close(&volumes);
 }
 
+/* A volume whose next message is too large for what still fits is not taken for an empty one: each
+ * of several waiting pulls gets one, wherever they lie. */
+static void test_what_does_not_fit_is_there(void **state)
+{
+    (void)state;
+    enum { PULLS = 4 };
+    static const char body[] = "sixty bytes sixty bytes sixty bytes sixty bytes sixty bytes.";
+    struct volumes volumes;
+    struct volumes_pull pulls[PULLS];
+    open_volumes(&volumes, 2);
+    for (size_t index = 0; index < PULLS; index++) {
+        volumes_pull_with(&volumes, &pulls[index],
+                          (struct router_pull){.topic = span_text("t"),
+                                               .sub = span_text("s"),
+                                               .max = 10,
+                                               .size_max = 100,
+                                               .wait_ms = WAIT_MS});
+    }
+    volumes_quiesce(&volumes);
+    for (uint32_t index = 0; index < PULLS; index++) {
+        const char *key = volumes_key_on(&volumes, "t", index % 2, index / 2);
+        (void)volumes_publish(&volumes, "t", volumes_message(key, body));
+    }
+    for (size_t index = 0; index < PULLS; index++) {
+        volumes_await(&volumes, &pulls[index].done);
+        assert_int_equal(volumes_pull_count(&pulls[index]), 1);
+        volumes_pull_free(&pulls[index]);
+    }
+    volumes_close(&volumes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gathers),
-        cmocka_unit_test(test_size_max),
-        cmocka_unit_test(test_rotates),
-        cmocka_unit_test(test_behind_delayed),
-        cmocka_unit_test(test_wakes),
-        cmocka_unit_test(test_many),
-        cmocka_unit_test(test_burst),
-        cmocka_unit_test(test_race),
-        cmocka_unit_test(test_deadline),
-        cmocka_unit_test(test_cancel_waiting),
-        cmocka_unit_test(test_cancel_asking),
-        cmocka_unit_test(test_cancel_empty),
-        cmocka_unit_test(test_cancel_woken),
-        cmocka_unit_test(test_cancel_partly_filled),
-        cmocka_unit_test(test_cancel_finished),
-        cmocka_unit_test(test_drain),
-        cmocka_unit_test(test_deleted),
-        cmocka_unit_test(test_failed_volume),
-        cmocka_unit_test(test_busy),
-        cmocka_unit_test(test_in_line),
-        cmocka_unit_test(test_not_found),
+        cmocka_unit_test(test_gathers),         cmocka_unit_test(test_size_max),
+        cmocka_unit_test(test_rotates),         cmocka_unit_test(test_behind_delayed),
+        cmocka_unit_test(test_wakes),           cmocka_unit_test(test_many),
+        cmocka_unit_test(test_burst),           cmocka_unit_test(test_race),
+        cmocka_unit_test(test_deadline),        cmocka_unit_test(test_cancel_waiting),
+        cmocka_unit_test(test_cancel_asking),   cmocka_unit_test(test_cancel_empty),
+        cmocka_unit_test(test_cancel_woken),    cmocka_unit_test(test_cancel_partly_filled),
+        cmocka_unit_test(test_cancel_finished), cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_deleted),         cmocka_unit_test(test_what_does_not_fit_is_there),
+        cmocka_unit_test(test_failed_volume),   cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_in_line),         cmocka_unit_test(test_not_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
