@@ -1,4 +1,5 @@
 /* The C library against the real broker. */
+#include <netdb.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -33,7 +34,13 @@ static void test_addresses(void **state)
     char url[64];
     client_scene_init(&scene, NULL, NULL, NULL);
     static const char *const forms[] = {"127.0.0.1:%u", "flare://127.0.0.1:%u", "localhost:%u"};
-    for (size_t index = 0; index < sizeof forms / sizeof forms[0]; index++) {
+    struct addrinfo *found = NULL;
+    /* A minimal system knows no names, not even its own. */
+    size_t count = getaddrinfo("localhost", NULL, NULL, &found) == 0 ? 3 : 2;
+    if (found != NULL) {
+        freeaddrinfo(found);
+    }
+    for (size_t index = 0; index < count; index++) {
         struct flare_client *client = NULL;
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
