@@ -427,7 +427,7 @@ static void test_benchmarks_measure_and_check(void **state)
         broker, WORDS("bench", "consume", "--connections", "3", "--count", "1000", "--batch", "37"),
         NULL, "count", 1000);
     expect_number(broker,
-                  WORDS("bench", "core", "--count", "3000", "--batch", "300", "--shards", "3",
+                  WORDS("bench", "core", "--count", "300000", "--batch", "300", "--shards", "3",
                         "--volumes", "2", "--random-acks", "--in-flight", "500"),
                   NULL, "volumes", 2);
     expect_text(broker, WORDS("bench", "publish", "--count", "200", "--durability", "relaxed"),

@@ -328,6 +328,11 @@ static err_t open_volume(struct core_volume *volume, const struct bench_core_set
     while (volume->held_count < settings->in_flight) {
         TRY(run_round(volume, settings->batch, settings->batch, 0));
     }
+    /* The volume's thread goes on, and a write transaction of LMDB belongs to the one that began
+     * it. */
+    if (writer_uncommitted(&volume->writer)) {
+        TRY(writer_checkpoint(&volume->writer));
+    }
     memset(volume->rounds, 0, sizeof *volume->rounds);
     volume->published = volume->pulled = volume->acked = 0;
     return NULL;
