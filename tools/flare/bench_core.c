@@ -301,6 +301,12 @@ static err_t open_writer(struct core_volume *volume)
     return writer_open(&volume->writer);
 }
 
+/* Before another thread goes on: a write transaction of LMDB belongs to the one that began it. */
+static err_t hand_over(struct core_volume *volume)
+{
+    return writer_uncommitted(&volume->writer) ? writer_checkpoint(&volume->writer) : NULL;
+}
+
 static err_t open_volume(struct core_volume *volume, const struct bench_core_settings *settings,
                          uint32_t index, const char *directory)
 {
@@ -328,11 +334,7 @@ static err_t open_volume(struct core_volume *volume, const struct bench_core_set
     while (volume->held_count < settings->in_flight) {
         TRY(run_round(volume, settings->batch, settings->batch, 0));
     }
-    /* The volume's thread goes on, and a write transaction of LMDB belongs to the one that began
-     * it. */
-    if (writer_uncommitted(&volume->writer)) {
-        TRY(writer_checkpoint(&volume->writer));
-    }
+    TRY(hand_over(volume));
     memset(volume->rounds, 0, sizeof *volume->rounds);
     volume->published = volume->pulled = volume->acked = 0;
     return NULL;
@@ -381,6 +383,12 @@ static void *volume_main(void *user)
 {
     struct core_volume *volume = user;
     volume->err = run_volume(volume);
+    if (volume->err == NULL) {
+        volume->err = hand_over(volume);
+    }
+    if (volume->err != NULL) {
+        writer_drop(&volume->writer);
+    }
     return NULL;
 }
 
