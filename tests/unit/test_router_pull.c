@@ -9,71 +9,9 @@
 
 #include <cmocka.h>
 
-#include "tests/lib/volumes.h"
+#include "tests/lib/pulls.h"
 
-enum { WAIT_MS = 60000, MANY = 1000 };
-
-static const struct sub_settings usual = {.lease_ms = 30000, .max_attempts = 3};
-
-static void open_with(struct volumes *volumes, struct volumes_options options, uint32_t shards)
-{
-    volumes_open(volumes, &options);
-    assert_int_equal(volumes_put_topic(volumes, "t", shards), ERR_NONE);
-    assert_int_equal(volumes_put_sub(volumes, "t", "s", &usual), ERR_NONE);
-}
-
-/* `count` volumes, and a topic with two shards on each. */
-static void open_volumes(struct volumes *volumes, uint32_t count)
-{
-    open_with(volumes, (struct volumes_options){.count = count}, count * 2);
-}
-
-static void start(struct volumes *volumes, struct volumes_pull *pull, uint64_t wait_ms)
-{
-    volumes_pull_start(volumes, pull, "t", "s", 1, wait_ms);
-}
-
-/* Starts a pull that finds nothing and waits. */
-static void start_waiting(struct volumes *volumes, struct volumes_pull *pull)
-{
-    uint32_t waiting = router_waiting(volumes->router);
-    start(volumes, pull, WAIT_MS);
-    while (router_waiting(volumes->router) == waiting) {
-        volumes_turn(volumes);
-    }
-}
-
-/* The pull must end with one message; its receipt. */
-static struct receipt expect_one(struct volumes *volumes, struct volumes_pull *pull)
-{
-    struct receipt receipt;
-    volumes_await(volumes, &pull->done);
-    assert_int_equal(pull->pull.operation.result.code, ERR_NONE);
-    assert_int_equal(volumes_pull_count(pull), 1);
-    assert_int_equal(volumes_pull_receipts(pull, &receipt, 1), 1);
-    volumes_pull_free(pull);
-    return receipt;
-}
-
-static void expect_code(struct volumes *volumes, struct volumes_pull *pull, enum err_code code)
-{
-    volumes_await(volumes, &pull->done);
-    assert_int_equal(pull->pull.operation.result.code, code);
-    assert_int_equal(volumes_pull_count(pull), 0);
-    volumes_pull_free(pull);
-}
-
-static void publish_one(struct volumes *volumes)
-{
-    (void)volumes_publish(volumes, "t", volumes_message("", "body"));
-}
-
-/* Publishes a message to a shard of this volume. */
-static void publish_on(struct volumes *volumes, uint32_t volume)
-{
-    const char *key = volumes_key_on(volumes, "t", volume, 0);
-    (void)volumes_publish(volumes, "t", volumes_message(key, "body"));
-}
+enum { MANY = 1000, DELAY_MS = 1000 };
 
 /* A pull gathers from every volume, up to `max`. */
 static void test_gathers(void **state)
@@ -83,13 +21,13 @@ static void test_gathers(void **state)
     for (size_t index = 0; index < sizeof counts / sizeof *counts; index++) {
         struct volumes volumes;
         struct volumes_pull pull;
-        open_volumes(&volumes, counts[index]);
+        pulls_open(&volumes, counts[index]);
         volumes_publish_many(&volumes, "t", 40);
         volumes_pull_start(&volumes, &pull, "t", "s", 30, 0);
         volumes_await(&volumes, &pull.done);
         assert_int_equal(volumes_pull_count(&pull), 30);
         volumes_pull_free(&pull);
-        volumes_pull_start(&volumes, &pull, "t", "s", 30, WAIT_MS);
+        volumes_pull_start(&volumes, &pull, "t", "s", 30, PULLS_WAIT_MS);
         volumes_await(&volumes, &pull.done);
         assert_int_equal(volumes_pull_count(&pull), 10);
         volumes_pull_free(&pull);
@@ -104,7 +42,7 @@ static void check_size_max(uint32_t size_max)
     enum { BODY = 10, COUNT = 24 };
     struct volumes volumes;
     uint32_t total = 0;
-    open_volumes(&volumes, 4);
+    pulls_open(&volumes, 4);
     for (uint32_t index = 0; index < COUNT; index++) {
         (void)volumes_publish(&volumes, "t", volumes_message("", "0123456789"));
     }
@@ -142,13 +80,13 @@ static void test_rotates(void **state)
     enum { COUNT = 4, PULLS = 16 };
     struct volumes volumes;
     uint32_t from[COUNT] = {0};
-    open_volumes(&volumes, COUNT);
+    pulls_open(&volumes, COUNT);
     volumes_publish_many(&volumes, "t", 100);
     for (uint32_t index = 0; index < PULLS; index++) {
         struct volumes_pull pull;
         struct catalog_topic *topic = NULL;
-        start(&volumes, &pull, 0);
-        const struct receipt receipt = expect_one(&volumes, &pull);
+        pulls_start(&volumes, &pull, 0);
+        const struct receipt receipt = pulls_expect_one(&volumes, &pull);
         from[catalog_shard_by_id(volumes.catalog, receipt.shard_id, &topic)->volume]++;
     }
     for (uint32_t volume = 0; volume < COUNT; volume++) {
@@ -166,10 +104,10 @@ static void test_behind_delayed(void **state)
     struct volumes_pull pull;
     static struct message_in messages[AT_ONCE];
     static struct publish_result results[AT_ONCE];
-    open_with(&volumes, (struct volumes_options){.count = 1}, 1);
+    pulls_open_with(&volumes, (struct volumes_options){.count = 1}, 1);
     for (size_t index = 0; index < AT_ONCE; index++) {
         messages[index] = volumes_message("", "body");
-        messages[index].delay_ms = WAIT_MS;
+        messages[index].delay_ms = PULLS_WAIT_MS;
     }
     for (uint32_t count = 0; count < DELAYED; count += AT_ONCE) {
         struct router_publish publish = {
@@ -181,9 +119,9 @@ static void test_behind_delayed(void **state)
         assert_int_equal(publish.operation.result.code, ERR_NONE);
         router_release(&publish.operation);
     }
-    publish_one(&volumes);
-    start(&volumes, &pull, 0);
-    assert_int_equal(expect_one(&volumes, &pull).sequence, DELAYED);
+    pulls_publish(&volumes);
+    pulls_start(&volumes, &pull, 0);
+    assert_int_equal(pulls_expect_one(&volumes, &pull).sequence, DELAYED);
     volumes_close(&volumes);
 }
 
@@ -192,9 +130,9 @@ static void test_behind_delayed(void **state)
 static struct receipt lease_one(struct volumes *volumes)
 {
     struct volumes_pull pull;
-    publish_one(volumes);
-    start(volumes, &pull, 0);
-    return expect_one(volumes, &pull);
+    pulls_publish(volumes);
+    pulls_start(volumes, &pull, 0);
+    return pulls_expect_one(volumes, &pull);
 }
 
 static void settle_one(struct volumes *volumes, struct receipt receipt,
@@ -261,10 +199,10 @@ static void before_delay(struct volumes *volumes, struct receipt *receipt)
 
 static void before_pause(struct volumes *volumes, struct receipt *receipt)
 {
-    struct sub_settings paused = usual;
+    struct sub_settings paused = pulls_usual;
     (void)receipt;
     paused.paused = true;
-    publish_one(volumes);
+    pulls_publish(volumes);
     assert_int_equal(volumes_put_sub(volumes, "t", "s", &paused), ERR_NONE);
 }
 
@@ -277,28 +215,28 @@ static void before_dead(struct volumes *volumes, struct receipt *receipt)
 static void before_skip(struct volumes *volumes, struct receipt *receipt)
 {
     (void)receipt;
-    assert_int_equal(volumes_put_sub(volumes, "t", "other", &usual), ERR_NONE); /* keeps it */
-    publish_one(volumes);
+    assert_int_equal(volumes_put_sub(volumes, "t", "other", &pulls_usual), ERR_NONE); /* keeps it */
+    pulls_publish(volumes);
     change(volumes, (struct command){.type = COMMAND_SEEK, .seek = {.to = START_LATEST}});
 }
 
 static void before_in_flight(struct volumes *volumes, struct receipt *receipt)
 {
-    struct sub_settings one = usual;
+    struct sub_settings one = pulls_usual;
     one.max_in_flight = 1;
     assert_int_equal(volumes_put_sub(volumes, "t", "s", &one), ERR_NONE);
     const char *key = volumes_key_on(volumes, "t", 1, 0);
     struct volumes_pull pull;
     (void)volumes_publish(volumes, "t", volumes_message(key, "first"));
     (void)volumes_publish(volumes, "t", volumes_message(key, "second"));
-    start(volumes, &pull, 0);
-    *receipt = expect_one(volumes, &pull);
+    pulls_start(volumes, &pull, 0);
+    *receipt = pulls_expect_one(volumes, &pull);
 }
 
 static void wake_publish(struct volumes *volumes, const struct receipt *receipt)
 {
     (void)receipt;
-    publish_one(volumes);
+    pulls_publish(volumes);
 }
 
 static void wake_nack(struct volumes *volumes, const struct receipt *receipt)
@@ -330,7 +268,7 @@ static void wake_ack(struct volumes *volumes, const struct receipt *receipt)
 static void wake_expiry(struct volumes *volumes, const struct receipt *receipt)
 {
     (void)receipt;
-    volumes_advance(volumes, usual.lease_ms);
+    volumes_advance(volumes, pulls_usual.lease_ms);
 }
 
 static void wake_due(struct volumes *volumes, const struct receipt *receipt)
@@ -342,7 +280,7 @@ static void wake_due(struct volumes *volumes, const struct receipt *receipt)
 static void wake_resume(struct volumes *volumes, const struct receipt *receipt)
 {
     (void)receipt;
-    assert_int_equal(volumes_put_sub(volumes, "t", "s", &usual), ERR_NONE);
+    assert_int_equal(volumes_put_sub(volumes, "t", "s", &pulls_usual), ERR_NONE);
 }
 
 static void wake_redrive(struct volumes *volumes, const struct receipt *receipt)
@@ -390,14 +328,14 @@ static void test_wakes(void **state)
         struct volumes volumes;
         struct volumes_pull pull;
         struct receipt receipt = {0};
-        open_volumes(&volumes, 2);
+        pulls_open(&volumes, 2);
         cause->before(&volumes, &receipt);
-        start_waiting(&volumes, &pull);
+        pulls_start_waiting(&volumes, &pull);
         if (pull.done) {
             fail_msg("%s: there was a message before", cause->name);
         }
         cause->wake(&volumes, &receipt);
-        (void)expect_one(&volumes, &pull);
+        (void)pulls_expect_one(&volumes, &pull);
         assert_int_equal(router_waiting(volumes.router), 0);
         volumes_close(&volumes);
     }
@@ -410,7 +348,7 @@ static void expect_each_one(struct volumes *volumes, struct volumes_pull *pulls,
     struct receipt *receipts = calloc(count, sizeof *receipts);
     assert_non_null(receipts);
     for (uint32_t index = 0; index < count; index++) {
-        receipts[index] = expect_one(volumes, &pulls[index]);
+        receipts[index] = pulls_expect_one(volumes, &pulls[index]);
     }
     /* Every one can be acknowledged: no message was given twice. */
     volumes_settle(volumes, ROUTER_ACK, "t", "s", receipts, count);
@@ -423,9 +361,9 @@ static void check_many(uint32_t volume_count, bool at_once)
     struct volumes volumes;
     struct volumes_pull *pulls = calloc(MANY, sizeof *pulls);
     assert_non_null(pulls);
-    open_volumes(&volumes, volume_count);
+    pulls_open(&volumes, volume_count);
     for (uint32_t index = 0; index < MANY; index++) {
-        start(&volumes, &pulls[index], WAIT_MS);
+        pulls_start(&volumes, &pulls[index], PULLS_WAIT_MS);
     }
     volumes_quiesce(&volumes);
     assert_int_equal(router_waiting(volumes.router), MANY);
@@ -433,7 +371,7 @@ static void check_many(uint32_t volume_count, bool at_once)
         volumes_publish_many(&volumes, "t", MANY);
     }
     for (uint32_t index = 0; index < MANY && !at_once; index++) {
-        publish_one(&volumes);
+        pulls_publish(&volumes);
     }
     expect_each_one(&volumes, pulls, MANY);
     assert_int_equal(router_waiting(volumes.router), 0);
@@ -458,9 +396,9 @@ static void test_burst(void **state)
     enum { WAITING = 100, MESSAGES = 40 };
     static struct volumes_pull pulls[WAITING];
     struct volumes volumes;
-    open_volumes(&volumes, 1);
+    pulls_open(&volumes, 1);
     for (size_t index = 0; index < WAITING; index++) {
-        start_waiting(&volumes, &pulls[index]);
+        pulls_start_waiting(&volumes, &pulls[index]);
     }
     volumes_publish_many(&volumes, "t", MESSAGES);
     while (!pulls[0].done) {
@@ -468,13 +406,13 @@ static void test_burst(void **state)
     }
     assert_int_equal(router_waiting(volumes.router), WAITING - MESSAGES);
     for (size_t index = 0; index < MESSAGES; index++) {
-        (void)expect_one(&volumes, &pulls[index]);
+        (void)pulls_expect_one(&volumes, &pulls[index]);
     }
     volumes_quiesce(&volumes);
     assert_int_equal(router_waiting(volumes.router), WAITING - MESSAGES);
     router_drain(volumes.router);
     for (size_t index = MESSAGES; index < WAITING; index++) {
-        expect_code(&volumes, &pulls[index], ERR_UNAVAILABLE);
+        pulls_expect_code(&volumes, &pulls[index], ERR_UNAVAILABLE);
     }
     volumes_close(&volumes);
 }
@@ -486,7 +424,7 @@ static void test_race(void **state)
     (void)state;
     enum { ROUNDS = 300 };
     struct volumes volumes;
-    open_volumes(&volumes, 2);
+    pulls_open(&volumes, 2);
     for (uint32_t round = 0; round < ROUNDS; round++) {
         struct volumes_pull pulls[3];
         struct router_publish publish[3];
@@ -501,16 +439,16 @@ static void test_race(void **state)
                                                      .results = &results[index]};
             volumes_prepare(&volumes, &publish[index].operation, &done[index]);
             if ((round >> index & 1) == 0) {
-                start(&volumes, &pulls[index], WAIT_MS);
+                pulls_start(&volumes, &pulls[index], PULLS_WAIT_MS);
                 router_start_publish(volumes.router, &publish[index]);
             } else {
                 router_start_publish(volumes.router, &publish[index]);
                 router_poll(volumes.router);
-                start(&volumes, &pulls[index], WAIT_MS);
+                pulls_start(&volumes, &pulls[index], PULLS_WAIT_MS);
             }
         }
         for (uint32_t index = 0; index < 3; index++) {
-            (void)expect_one(&volumes, &pulls[index]);
+            (void)pulls_expect_one(&volumes, &pulls[index]);
             volumes_await(&volumes, &done[index]);
             router_release(&publish[index].operation);
         }
@@ -526,20 +464,20 @@ static void test_deadline(void **state)
     (void)state;
     struct volumes volumes;
     struct volumes_pull pull;
-    open_volumes(&volumes, 2);
-    start(&volumes, &pull, 0);
-    expect_code(&volumes, &pull, ERR_NONE);
-    start(&volumes, &pull, 0);
+    pulls_open(&volumes, 2);
+    pulls_start(&volumes, &pull, 0);
+    pulls_expect_code(&volumes, &pull, ERR_NONE);
+    pulls_start(&volumes, &pull, 0);
     router_cancel_pull(volumes.router, &pull.pull);
     assert_int_equal(router_next_due_ms(volumes.router), 0); /* it is done at the next poll */
-    expect_code(&volumes, &pull, ERR_UNAVAILABLE);
-    start_waiting(&volumes, &pull);
-    assert_int_equal(router_next_due_ms(volumes.router), VOLUMES_START_MS + WAIT_MS);
-    volumes_advance(&volumes, WAIT_MS - 1);
+    pulls_expect_code(&volumes, &pull, ERR_UNAVAILABLE);
+    pulls_start_waiting(&volumes, &pull);
+    assert_int_equal(router_next_due_ms(volumes.router), VOLUMES_START_MS + PULLS_WAIT_MS);
+    volumes_advance(&volumes, PULLS_WAIT_MS - 1);
     volumes_quiesce(&volumes);
     assert_false(pull.done);
     volumes_advance(&volumes, 1);
-    expect_code(&volumes, &pull, ERR_NONE);
+    pulls_expect_code(&volumes, &pull, ERR_NONE);
     assert_int_equal(router_next_due_ms(volumes.router), UINT64_MAX);
     volumes_close(&volumes);
 }
@@ -550,32 +488,14 @@ static void test_cancel_waiting(void **state)
     (void)state;
     struct volumes volumes;
     struct volumes_pull pulls[2];
-    open_volumes(&volumes, 2);
-    start_waiting(&volumes, &pulls[0]);
-    start_waiting(&volumes, &pulls[1]);
+    pulls_open(&volumes, 2);
+    pulls_start_waiting(&volumes, &pulls[0]);
+    pulls_start_waiting(&volumes, &pulls[1]);
     router_cancel_pull(volumes.router, &pulls[0].pull);
-    expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
-    publish_one(&volumes);
-    assert_int_equal(expect_one(&volumes, &pulls[1]).attempt, 1);
+    pulls_expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
+    pulls_publish(&volumes);
+    assert_int_equal(pulls_expect_one(&volumes, &pulls[1]).attempt, 1);
     volumes_close(&volumes);
-}
-
-/* Starts a pull of ten that stops at this volume, which is held. */
-static void start_held_of(struct volumes *volumes, struct volumes_pull *pull, uint32_t volume,
-                          const char *sub)
-{
-    volumes_quiesce(volumes);
-    volumes_hold(volumes, volume);
-    volumes_pull_start(volumes, pull, "t", sub, 10, WAIT_MS);
-    while (!volumes_is_held(volumes, volume)) {
-        router_poll(volumes->router);
-        sched_yield();
-    }
-}
-
-static void start_held(struct volumes *volumes, struct volumes_pull *pull, uint32_t volume)
-{
-    start_held_of(volumes, pull, volume, "s");
 }
 
 /* What a volume gives to a pull whose client has gone meanwhile goes back at once, does not count
@@ -586,14 +506,14 @@ static void test_cancel_asking(void **state)
     for (uint32_t volume = 0; volume < 2; volume++) {
         struct volumes volumes;
         struct volumes_pull pulls[2];
-        open_volumes(&volumes, 2);
-        publish_on(&volumes, volume);
-        start_held(&volumes, &pulls[0], volume);
+        pulls_open(&volumes, 2);
+        pulls_publish_on(&volumes, volume);
+        pulls_start_held(&volumes, &pulls[0], volume);
         router_cancel_pull(volumes.router, &pulls[0].pull);
-        start(&volumes, &pulls[1], WAIT_MS);
+        pulls_start(&volumes, &pulls[1], PULLS_WAIT_MS);
         volumes_unhold(&volumes, volume);
-        expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
-        assert_int_equal(expect_one(&volumes, &pulls[1]).attempt, 1);
+        pulls_expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
+        assert_int_equal(pulls_expect_one(&volumes, &pulls[1]).attempt, 1);
         volumes_close(&volumes);
     }
 }
@@ -604,16 +524,16 @@ static void test_cancel_empty(void **state)
     (void)state;
     struct volumes volumes;
     struct volumes_pull pulls[2];
-    open_volumes(&volumes, 2);
-    start_held(&volumes, &pulls[0], 1);
+    pulls_open(&volumes, 2);
+    pulls_start_held(&volumes, &pulls[0], 1);
     router_cancel_pull(volumes.router, &pulls[0].pull);
     volumes_unhold(&volumes, 1);
-    expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
-    start_waiting(&volumes, &pulls[1]);
+    pulls_expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
+    pulls_start_waiting(&volumes, &pulls[1]);
     volumes_quiesce(&volumes);
     assert_int_equal(router_waiting(volumes.router), 1);
-    publish_one(&volumes);
-    assert_int_equal(expect_one(&volumes, &pulls[1]).attempt, 1);
+    pulls_publish(&volumes);
+    assert_int_equal(pulls_expect_one(&volumes, &pulls[1]).attempt, 1);
     volumes_close(&volumes);
 }
 
@@ -624,18 +544,15 @@ static void test_cancel_woken(void **state)
     (void)state;
     struct volumes volumes;
     struct volumes_pull pulls[2];
-    struct router_publish publish;
-    struct publish_result result;
-    bool done = false;
-    open_volumes(&volumes, 1);
-    start_waiting(&volumes, &pulls[0]);
-    start_waiting(&volumes, &pulls[1]);
+    pulls_open(&volumes, 1);
+    pulls_start_waiting(&volumes, &pulls[0]);
+    pulls_start_waiting(&volumes, &pulls[1]);
     struct message_in message = volumes_message("", "body");
-    publish = (struct router_publish){
-        .topic = span_text("t"), .messages = &message, .count = 1, .results = &result};
-    volumes_prepare(&volumes, &publish.operation, &done);
+    message.delay_ms = DELAY_MS;
+    (void)volumes_publish(&volumes, "t", message);
+    volumes_quiesce(&volumes);
     uint64_t commits = volumes_commits(&volumes, 0);
-    router_start_publish(volumes.router, &publish);
+    volumes_advance(&volumes, DELAY_MS);
     while (volumes_commits(&volumes, 0) == commits) {
         sched_yield(); /* until it has told */
     }
@@ -644,10 +561,8 @@ static void test_cancel_woken(void **state)
     volumes_await_held(&volumes, 0);
     router_cancel_pull(volumes.router, &pulls[0].pull);
     volumes_unhold(&volumes, 0);
-    expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
-    assert_int_equal(expect_one(&volumes, &pulls[1]).attempt, 1);
-    volumes_await(&volumes, &done);
-    router_release(&publish.operation);
+    pulls_expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
+    assert_int_equal(pulls_expect_one(&volumes, &pulls[1]).attempt, 1);
     volumes_close(&volumes);
 }
 
@@ -659,18 +574,18 @@ static void test_cancel_partly_filled(void **state)
     for (uint32_t volume = 0; volume < 2; volume++) {
         struct volumes volumes;
         struct volumes_pull pulls[3];
-        open_volumes(&volumes, 2);
-        publish_on(&volumes, 0);
-        publish_on(&volumes, 1);
-        start_held(&volumes, &pulls[0], volume);
+        pulls_open(&volumes, 2);
+        pulls_publish_on(&volumes, 0);
+        pulls_publish_on(&volumes, 1);
+        pulls_start_held(&volumes, &pulls[0], volume);
         partly += pulls[0].pull.taken > 0;
         router_cancel_pull(volumes.router, &pulls[0].pull);
-        start(&volumes, &pulls[1], WAIT_MS);
-        start(&volumes, &pulls[2], WAIT_MS);
+        pulls_start(&volumes, &pulls[1], PULLS_WAIT_MS);
+        pulls_start(&volumes, &pulls[2], PULLS_WAIT_MS);
         volumes_unhold(&volumes, volume);
-        expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
-        assert_int_equal(expect_one(&volumes, &pulls[1]).attempt, 1);
-        assert_int_equal(expect_one(&volumes, &pulls[2]).attempt, 1);
+        pulls_expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
+        assert_int_equal(pulls_expect_one(&volumes, &pulls[1]).attempt, 1);
+        assert_int_equal(pulls_expect_one(&volumes, &pulls[2]).attempt, 1);
         volumes_close(&volumes);
     }
     assert_int_equal(partly, 1); /* the other one began with the volume that was held */
@@ -696,11 +611,11 @@ static void test_cancel_finished(void **state)
     struct volumes volumes;
     struct volumes_pull pulls[2];
     struct canceller canceller = {.volumes = &volumes, .victim = &pulls[0]};
-    open_volumes(&volumes, 1);
-    publish_one(&volumes);
+    pulls_open(&volumes, 1);
+    pulls_publish(&volumes);
     volumes_quiesce(&volumes);
     volumes.woken = false;
-    start(&volumes, &pulls[0], WAIT_MS);
+    pulls_start(&volumes, &pulls[0], PULLS_WAIT_MS);
     volumes_await_wake(&volumes); /* its reply is there */
     bool unused;
     volumes_prepare(&volumes, &canceller.stats.operation, &unused);
@@ -709,9 +624,9 @@ static void test_cancel_finished(void **state)
     canceller.stats.topic = span_text("unknown");
     router_start_stats(volumes.router, &canceller.stats); /* it is done first in the next poll */
     router_poll(volumes.router);
-    expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
-    start(&volumes, &pulls[1], WAIT_MS);
-    assert_int_equal(expect_one(&volumes, &pulls[1]).attempt, 1);
+    pulls_expect_code(&volumes, &pulls[0], ERR_UNAVAILABLE);
+    pulls_start(&volumes, &pulls[1], PULLS_WAIT_MS);
+    assert_int_equal(pulls_expect_one(&volumes, &pulls[1]).attempt, 1);
     volumes_close(&volumes);
 }
 
@@ -721,15 +636,15 @@ static void test_drain(void **state)
     (void)state;
     struct volumes volumes;
     struct volumes_pull pulls[3];
-    open_volumes(&volumes, 2);
+    pulls_open(&volumes, 2);
     assert_int_equal(volumes_put_sub(&volumes, "t", "other", NULL), ERR_NONE);
-    start_waiting(&volumes, &pulls[0]);
-    start_held_of(&volumes, &pulls[1], 1, "other"); /* where nothing is known yet */
+    pulls_start_waiting(&volumes, &pulls[0]);
+    pulls_start_held_of(&volumes, &pulls[1], 1, "other"); /* where nothing is known yet */
     router_drain(volumes.router);
-    start(&volumes, &pulls[2], WAIT_MS);
+    pulls_start(&volumes, &pulls[2], PULLS_WAIT_MS);
     volumes_unhold(&volumes, 1);
     for (size_t index = 0; index < 3; index++) {
-        expect_code(&volumes, &pulls[index], ERR_UNAVAILABLE);
+        pulls_expect_code(&volumes, &pulls[index], ERR_UNAVAILABLE);
     }
     assert_int_equal(router_pending(volumes.router), 0);
     volumes_close(&volumes);
@@ -740,12 +655,12 @@ static void expect_deleted(uint32_t volume, bool asks)
     struct volumes volumes;
     struct volumes_pull pulls[2];
     uint32_t count = asks ? 1 : 2; /* one that asks while others wait would know them to be empty */
-    open_volumes(&volumes, 2);
+    pulls_open(&volumes, 2);
     if (asks) {
-        start_held(&volumes, &pulls[0], volume);
+        pulls_start_held(&volumes, &pulls[0], volume);
     } else {
-        start_waiting(&volumes, &pulls[0]);
-        start_waiting(&volumes, &pulls[1]);
+        pulls_start_waiting(&volumes, &pulls[0]);
+        pulls_start_waiting(&volumes, &pulls[1]);
         volumes_hold(&volumes, volume);
     }
     struct router_configure configure = {
@@ -764,7 +679,7 @@ static void expect_deleted(uint32_t volume, bool asks)
     volumes_await(&volumes, &done);
     router_release(&configure.operation);
     for (size_t index = 0; index < count; index++) {
-        expect_code(&volumes, &pulls[index], ERR_NOT_FOUND);
+        pulls_expect_code(&volumes, &pulls[index], ERR_NOT_FOUND);
     }
     volumes_close(&volumes);
 }
@@ -786,17 +701,17 @@ static void test_failed_volume(void **state)
     (void)state;
     struct volumes volumes;
     struct volumes_pull pull;
-    open_volumes(&volumes, 2);
-    publish_on(&volumes, 1);
-    publish_on(&volumes, 1);
+    pulls_open(&volumes, 2);
+    pulls_publish_on(&volumes, 1);
+    pulls_publish_on(&volumes, 1);
     volumes_quiesce(&volumes);
     volumes_fail_apply(&volumes, 0, COMMAND_PULL, ERR_IO);
-    start(&volumes, &pull, WAIT_MS);
-    (void)expect_one(&volumes, &pull);
-    start(&volumes, &pull, WAIT_MS);
-    (void)expect_one(&volumes, &pull);
-    start(&volumes, &pull, WAIT_MS);
-    expect_code(&volumes, &pull, ERR_UNAVAILABLE);
+    pulls_start(&volumes, &pull, PULLS_WAIT_MS);
+    (void)pulls_expect_one(&volumes, &pull);
+    pulls_start(&volumes, &pull, PULLS_WAIT_MS);
+    (void)pulls_expect_one(&volumes, &pull);
+    pulls_start(&volumes, &pull, PULLS_WAIT_MS);
+    pulls_expect_code(&volumes, &pull, ERR_UNAVAILABLE);
     volumes_close(&volumes);
 }
 
@@ -810,24 +725,24 @@ static void test_busy(void **state)
     struct volumes_pull pulls[PULLS];
     struct volumes_pull refused[3];
     struct volumes_pull endless;
-    open_with(&volumes, (struct volumes_options){.count = 1, .mailbox_max = 1}, 2);
+    pulls_open_with(&volumes, (struct volumes_options){.count = 1, .mailbox_max = 1}, 2);
     for (size_t index = 0; index < PULLS; index++) {
-        start_waiting(&volumes, &pulls[index]);
+        pulls_start_waiting(&volumes, &pulls[index]);
     }
     volumes_hold(&volumes, 0);
-    start(&volumes, &refused[0], 0);
+    pulls_start(&volumes, &refused[0], 0);
     volumes_await_held(&volumes, 0);
-    start(&volumes, &refused[1], 0);
-    start(&volumes, &refused[2], 0);
-    expect_code(&volumes, &refused[2], ERR_BUSY);
-    start(&volumes, &endless, ROUTER_WAIT_FOR_EVER);
+    pulls_start(&volumes, &refused[1], 0);
+    pulls_start(&volumes, &refused[2], 0);
+    pulls_expect_code(&volumes, &refused[2], ERR_BUSY);
+    pulls_start(&volumes, &endless, ROUTER_WAIT_FOR_EVER);
     volumes_unhold(&volumes, 0);
-    expect_code(&volumes, &refused[0], ERR_NONE);
-    expect_code(&volumes, &refused[1], ERR_NONE);
+    pulls_expect_code(&volumes, &refused[0], ERR_NONE);
+    pulls_expect_code(&volumes, &refused[1], ERR_NONE);
 
     volumes_publish_many(&volumes, "t", PULLS + 1);
     expect_each_one(&volumes, pulls, PULLS);
-    (void)expect_one(&volumes, &endless);
+    (void)pulls_expect_one(&volumes, &endless);
     volumes_close(&volumes);
 }
 
@@ -837,19 +752,19 @@ static void test_in_line(void **state)
     (void)state;
     struct volumes volumes;
     struct volumes_pull pulls[3];
-    open_volumes(&volumes, 1);
+    pulls_open(&volumes, 1);
     for (size_t index = 0; index < 3; index++) {
-        start_waiting(&volumes, &pulls[index]);
+        pulls_start_waiting(&volumes, &pulls[index]);
     }
     /* A message that cannot be delivered yet wakes the first for nothing. */
     struct message_in delayed = volumes_message("", "body");
-    delayed.delay_ms = WAIT_MS / 2;
+    delayed.delay_ms = PULLS_WAIT_MS / 2;
     (void)volumes_publish(&volumes, "t", delayed);
     volumes_quiesce(&volumes);
     assert_int_equal(router_waiting(volumes.router), 3);
     for (size_t index = 0; index < 3; index++) {
-        publish_one(&volumes);
-        (void)expect_one(&volumes, &pulls[index]);
+        pulls_publish(&volumes);
+        (void)pulls_expect_one(&volumes, &pulls[index]);
         volumes_quiesce(&volumes);
         assert_int_equal(router_waiting(volumes.router), 2 - index);
     }
@@ -862,11 +777,11 @@ static void test_not_found(void **state)
     (void)state;
     struct volumes volumes;
     struct volumes_pull pull;
-    open_volumes(&volumes, 2);
-    volumes_pull_start(&volumes, &pull, "t", "unknown", 1, WAIT_MS);
-    expect_code(&volumes, &pull, ERR_NOT_FOUND);
-    volumes_pull_start(&volumes, &pull, "unknown", "s", 1, WAIT_MS);
-    expect_code(&volumes, &pull, ERR_NOT_FOUND);
+    pulls_open(&volumes, 2);
+    volumes_pull_start(&volumes, &pull, "t", "unknown", 1, PULLS_WAIT_MS);
+    pulls_expect_code(&volumes, &pull, ERR_NOT_FOUND);
+    volumes_pull_start(&volumes, &pull, "unknown", "s", 1, PULLS_WAIT_MS);
+    pulls_expect_code(&volumes, &pull, ERR_NOT_FOUND);
     volumes_close(&volumes);
 }
 
@@ -879,14 +794,14 @@ static void test_what_does_not_fit_is_there(void **state)
     static const char body[] = "sixty bytes sixty bytes sixty bytes sixty bytes sixty bytes.";
     struct volumes volumes;
     struct volumes_pull pulls[PULLS];
-    open_volumes(&volumes, 2);
+    pulls_open(&volumes, 2);
     for (size_t index = 0; index < PULLS; index++) {
         volumes_pull_with(&volumes, &pulls[index],
                           (struct router_pull){.topic = span_text("t"),
                                                .sub = span_text("s"),
                                                .max = 10,
                                                .size_max = 100,
-                                               .wait_ms = WAIT_MS});
+                                               .wait_ms = PULLS_WAIT_MS});
     }
     volumes_quiesce(&volumes);
     for (uint32_t index = 0; index < PULLS; index++) {
