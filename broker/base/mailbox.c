@@ -71,7 +71,7 @@ static bool mailbox_put(struct mailbox *mailbox, struct list_link *link, size_t 
     assert(!list_linked(link));
     mailbox_lock(mailbox);
     bool taken = !mailbox->closed && mailbox->count < count_max;
-    bool was_empty = mailbox->count == 0;
+    bool was_empty = mailbox->count == 0 && !mailbox->corked;
     if (taken) {
         list_append(&mailbox->messages, link);
         mailbox->count++;
@@ -100,7 +100,7 @@ void mailbox_send_all(struct mailbox *mailbox, struct list *links, size_t count)
         return;
     }
     mailbox_lock(mailbox);
-    bool was_empty = mailbox->count == 0;
+    bool was_empty = mailbox->count == 0 && !mailbox->corked;
     list_splice(&mailbox->messages, links);
     mailbox->count += count;
     mailbox_unlock(mailbox);
@@ -109,10 +109,39 @@ void mailbox_send_all(struct mailbox *mailbox, struct list *links, size_t count)
     }
 }
 
+void mailbox_cork(struct mailbox *mailbox)
+{
+    mailbox_lock(mailbox);
+    assert(!mailbox->corked);
+    mailbox->corked = true;
+    mailbox_unlock(mailbox);
+}
+
+void mailbox_uncork(struct mailbox *mailbox)
+{
+    mailbox_lock(mailbox);
+    assert(mailbox->corked);
+    mailbox->corked = false;
+    bool was_sent = mailbox->count > 0;
+    mailbox_unlock(mailbox);
+    if (was_sent) {
+        mailbox_wake(mailbox);
+    }
+}
+
+/* With the lock held: how many can be taken. */
+static size_t mailbox_ready(const struct mailbox *mailbox)
+{
+    return mailbox->corked ? 0 : mailbox->count;
+}
+
 /* With the lock held. */
 static size_t mailbox_move(struct mailbox *mailbox, struct list *out, size_t count_max)
 {
-    size_t count = mailbox->count;
+    size_t count = mailbox_ready(mailbox);
+    if (count == 0) {
+        return 0;
+    }
     if (count <= count_max) {
         list_splice(out, &mailbox->messages);
         mailbox->count = 0;
@@ -161,7 +190,7 @@ size_t mailbox_wait(struct mailbox *mailbox, struct list *out, size_t count_max,
     }
     mailbox_lock(mailbox);
     int rc = 0;
-    while (mailbox->count == 0 && !mailbox->closed && !mailbox->nudged && rc == 0) {
+    while (mailbox_ready(mailbox) == 0 && !mailbox->closed && !mailbox->nudged && rc == 0) {
         rc = timeout_ms == UINT64_MAX
                  ? pthread_cond_wait(&mailbox->changed, &mailbox->lock)
                  : pthread_cond_timedwait(&mailbox->changed, &mailbox->lock, &deadline);

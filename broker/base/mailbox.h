@@ -23,6 +23,7 @@ struct mailbox {
     size_t count_max;
     bool closed;
     bool nudged;
+    bool corked;
     void (*wake)(void *context); /* NULL: the receiver waits on the condition */
     void *wake_context;
 };
@@ -42,6 +43,11 @@ bool mailbox_send_over(struct mailbox *mailbox, struct list_link *link);
 /* Takes every element of `links` (`count` of them) whatever the bound: for replies, whose number
  * the requests already bound. Also after mailbox_close: an answer on its way is not lost. */
 void mailbox_send_all(struct mailbox *mailbox, struct list *links, size_t count);
+
+/* What is sent until mailbox_uncork is taken together: meanwhile the receiver is given nothing. For
+ * one sender, and not for long. */
+void mailbox_cork(struct mailbox *mailbox);
+void mailbox_uncork(struct mailbox *mailbox);
 
 /* Moves up to `count_max` messages to the end of `out` (an initialised list) and returns how many;
  * 0: none. */

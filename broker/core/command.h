@@ -282,6 +282,7 @@ struct reply {
      * From a volume: it has been answered so. */
     bool early;
     uint64_t left; /* PULL: messages at least that another could be given now; 0: perhaps none */
+    bool drained;  /* PULL: it left nothing: the subscription is woken by what comes after it */
     bool more; /* PEEK, REDRIVE: there may be more after `next`; TICK: work is left; PULL: it looked
                 * at as many messages as one pull may, and there are more */
     uint32_t next_shard_id;

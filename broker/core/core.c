@@ -105,8 +105,21 @@ err_t state_wake(struct core *core, struct sub *sub)
         return NULL;
     }
     sub->woken_batch = core->batch;
+    sub->woken_at = core->effects->woken.size;
     buf_append(&core->effects->woken, &sub->id, sizeof sub->id);
     return core->effects->woken.failed ? ERR(MEMORY, "no memory for wake-ups") : NULL;
+}
+
+void state_unwake(struct core *core, struct sub *sub)
+{
+    static const uint32_t nobody = 0;
+    struct buf *woken = &core->effects->woken;
+    bool said = sub->woken_batch == core->batch && sub->woken_at + sizeof sub->id <= woken->size &&
+                memcmp(woken->data + sub->woken_at, &sub->id, sizeof sub->id) == 0;
+    if (said) {
+        memcpy(woken->data + sub->woken_at, &nobody, sizeof nobody);
+        sub->woken_batch = 0;
+    }
 }
 
 void reply_fail(struct reply *reply, enum err_code code, const char *detail)

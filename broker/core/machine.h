@@ -15,7 +15,7 @@
 /* What a batch of commands brings about beside its replies. */
 struct effects {
     struct buf woken; /* uint32_t subscription ids that may now have something to pull; each once a
-                         batch */
+                         batch; 0 in the place of one of which all has been pulled since */
     uint64_t leases_expired;
     uint64_t dead_lettered; /* of them, these two kinds: */
     uint64_t expired;

@@ -11,7 +11,9 @@ static err_t wake_lanes(struct core *core, const struct shard *shard)
     for (size_t index = 0; index < shard->lanes.count; index++) {
         const struct lane *lane = shard->lanes.items[index];
         bitmap_set(lane->sub->available, lane->slot);
-        TRY(state_wake(core, lane->sub));
+        if (!lane->sub->settings.paused) { /* else what ends that wakes it */
+            TRY(state_wake(core, lane->sub));
+        }
     }
     return NULL;
 }

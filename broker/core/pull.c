@@ -226,6 +226,21 @@ static uint64_t count_left(const struct sub *sub)
     return left;
 }
 
+/* Every lane has its share; what some leave of theirs, the others may fill up. */
+static err_t take_all(struct pulling *pulling, struct sub *sub, size_t available)
+{
+    const struct pull *pull = pulling->pull;
+    uint64_t lease_ms = pull->lease_ms != 0 ? pull->lease_ms : sub->settings.lease_ms;
+    size_t first = pull->rotation % sub->lanes.count;
+    uint32_t share = (uint32_t)((pull->max + available - 1) / available);
+    pulling->lease_until_ms = state_later(pulling->core->now_ms, lease_ms);
+    TRY(round_of(pulling, sub, first, share));
+    if (pulling->full || pulling->taken == pull->max) {
+        return NULL;
+    }
+    return round_of(pulling, sub, first, pull->max);
+}
+
 err_t messages_pull(struct core *core, const struct pull *pull, struct reply *reply)
 {
     struct sub *sub = state_sub(core, pull->sub_id);
@@ -233,22 +248,20 @@ err_t messages_pull(struct core *core, const struct pull *pull, struct reply *re
         reply_fail(reply, ERR_NOT_FOUND, "subscription: it does not exist");
         return NULL;
     }
-    size_t available = sub->settings.paused ? 0 : count_available(sub);
-    if (available == 0) {
+    if (sub->settings.paused) {
         return NULL;
     }
     struct pulling pulling = {.core = core, .pull = pull, .reply = reply};
-    uint64_t lease_ms = pull->lease_ms != 0 ? pull->lease_ms : sub->settings.lease_ms;
-    pulling.lease_until_ms = state_later(core->now_ms, lease_ms);
-    size_t first = pull->rotation % sub->lanes.count;
-    uint32_t share = (uint32_t)((pull->max + available - 1) / available);
-    TRY(round_of(&pulling, sub, first, share));
-    if (!pulling.full && pulling.taken < pull->max) {
-        /* Some lanes had less than their share; the others may fill up. */
-        TRY(round_of(&pulling, sub, first, pull->max));
+    size_t available = count_available(sub);
+    if (available > 0) {
+        TRY(take_all(&pulling, sub, available));
     }
     reply->left = count_left(sub);
     reply->more = pulling.looks >= LOOKS_MAX;
     reply->early = pulling.taken > 0 && (!pulling.fresh || topic_answers_early(core, sub->topic));
+    reply->drained = count_available(sub) == 0;
+    if (reply->drained) {
+        state_unwake(core, sub);
+    }
     return NULL;
 }

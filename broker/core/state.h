@@ -81,7 +81,8 @@ struct sub {
     uint64_t *available; /* lanes with something to hand out */
     uint64_t *dirty_lanes;
     size_t words;
-    uint64_t woken_batch;   /* the batch in which it was last woken */
+    uint64_t woken_batch;   /* the batch in which it was last woken ... */
+    size_t woken_at;        /* ... and where that is said in its effects */
     struct list_link dirty; /* some of its lanes are */
     struct list_link dropping_link;
 };
@@ -222,5 +223,7 @@ void state_update_available(struct lane *lane);
 
 /* The subscription may have something to pull now. */
 err_t state_wake(struct core *core, struct sub *sub) MUST_CHECK;
+/* What the batch has woken it for is gone: only what comes after this wakes it. */
+void state_unwake(struct core *core, struct sub *sub);
 
 #endif

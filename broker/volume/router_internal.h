@@ -72,6 +72,10 @@ uint32_t router_volume_of(const struct router *router, uint32_t shard_id);
 void router_wake_sub(struct router *router, uint32_t sub_id);
 /* The volume has told that there may be. */
 void router_told(struct router *router, uint32_t sub_id, uint32_t volume);
+/* So many messages are on their way to the volume: pulls that wait for what it has next ask right
+ * behind them, and are answered after the same flush. */
+void router_follow(struct router *router, const struct catalog_topic *topic, uint32_t volume,
+                   uint64_t count);
 /* Every pull of the subscription asks again. */
 void router_wake_all(struct router *router, uint32_t sub_id);
 void router_pull_expired(struct router *router, struct router_pull *pull);

@@ -9,8 +9,12 @@
  * behind volumes that are armed, or behind a pull that is asking.
  *
  * A pull that may wait does not ask volumes known to be armed: they have nothing, and will tell. An
- * empty answer says so only if no volume has told since it was asked for, as what it told may have
- * overtaken the answer. */
+ * answer says so only if no volume has told since it was asked for, as what it told may have
+ * overtaken the answer.
+ *
+ * Most waits end with a publish that comes through here. The pulls that will have its messages do
+ * not wait to be told of them: they ask right behind it, in the same batch. What they have pulled
+ * then wakes nobody else. */
 #include <assert.h>
 #include <stdlib.h>
 
@@ -86,15 +90,19 @@ static void ask_next(struct router_pull *pull)
     router_call_send(router, call);
 }
 
-/* Asks from `first` on; with no volume that may have something it goes on as after the last. */
-static void ask_from(struct router_pull *pull, uint32_t first)
+static void begin_round(struct router_pull *pull, uint32_t first)
 {
-    struct router *router = pull->operation.router;
-    router->rotation++;
+    pull->operation.router->rotation++;
     pull->wakes_unmet = pull->waiters == NULL ? 0 : pull->waiters->wakes_unmet;
     pull->volume_next = first;
     pull->volumes_asked = 0;
     pull->left = 0;
+}
+
+/* Asks from `first` on; with no volume that may have something it goes on as after the last. */
+static void ask_from(struct router_pull *pull, uint32_t first)
+{
+    begin_round(pull, first);
     if (find_next(pull)) {
         ask_next(pull);
     } else {
@@ -253,15 +261,12 @@ static void go_on(struct router_pull *pull)
     }
 }
 
-/* Its volume has nothing, and will tell when that changes, unless it has told already. One that was
- * asked for what still fits may only have had nothing so small. */
+/* Its volume has nothing more, and will tell when that changes, unless it has told already. */
 static void note_armed(struct router_pull *pull, const struct router_call *call)
 {
-    const struct reply *reply = &call->call.reply;
-    bool armed = call->call.arm && reply->code == ERR_NONE && reply->items.size == 0 &&
-                 !call->call.command.pull.size_strict;
-    if (pull->waiters != NULL && armed && pull->tells == pull->waiters->tells) {
-        pull->waiters->armed |= bit_of(call->volume);
+    struct router_waiters *waiters = pull->waiters;
+    if (waiters != NULL && call_arms(&call->call) && pull->tells == waiters->tells) {
+        waiters->armed |= bit_of(call->volume);
     }
 }
 
@@ -323,6 +328,34 @@ void router_told(struct router *router, uint32_t sub_id, uint32_t volume)
         waiters->tells++;
         waiters->armed &= ~bit_of(volume);
         wake_first(router, waiters, volume);
+    }
+}
+
+/* As many as may have something of `count` messages. The volume stays armed: it tells if they leave
+ * something, and nobody else need ask it before. */
+static void follow(struct router *router, uint32_t sub_id, uint32_t volume, uint64_t count)
+{
+    struct router_waiters *waiters;
+    while (count > 0 && (waiters = map_get(&router->waiters, sub_id)) != NULL &&
+           (waiters->armed & bit_of(volume)) != 0 && !list_empty(&waiters->waiting)) {
+        struct router_pull *pull =
+            container_of(list_first(&waiters->waiting), struct router_pull, waiting);
+        count -= pull->max < count ? pull->max : count;
+        stop_waiting(router, pull);
+        begin_round(pull, volume);
+        ask_next(pull);
+    }
+}
+
+void router_follow(struct router *router, const struct catalog_topic *topic, uint32_t volume,
+                   uint64_t count)
+{
+    for (const struct list_link *link = list_first(&topic->subs); link != NULL;
+         link = list_next(&topic->subs, link)) {
+        const struct catalog_sub *sub = container_of(link, const struct catalog_sub, link);
+        if (!sub->settings.paused) {
+            follow(router, sub->id, volume, count);
+        }
     }
 }
 

@@ -75,22 +75,32 @@ static uint32_t message_size(const struct message_in *message)
 }
 
 static void send_publish(struct router_publish *publish, struct router_call *call,
-                         uint32_t topic_id, struct publish part)
+                         const struct catalog_topic *topic, struct publish part)
 {
+    struct router *router = publish->operation.router;
     uint64_t size = 0;
     for (uint32_t index = 0; index < part.count; index++) {
         size += message_size(&part.messages[index]);
     }
-    part.topic_id = topic_id;
+    part.topic_id = topic->id;
     part.atomic = publish->atomic;
     part.batch_key = publish->batch_key;
     call->call.command.publish = part;
     call->call.size = size > UINT32_MAX ? UINT32_MAX : (uint32_t)size;
-    router_call_send(publish->operation.router, call);
+    if (router->waiting == 0) {
+        router_call_send(router, call);
+        return;
+    }
+    uint32_t volume = call->volume;
+    volume_cork(router->volumes[volume]);
+    router_call_send(router, call);
+    router_follow(router, topic, volume, part.count);
+    volume_uncork(router->volumes[volume]);
 }
 
 /* Splits the messages by volume; each part keeps their order. */
-static void send_parts(struct router_publish *publish, uint32_t topic_id, const uint16_t *volumes)
+static void send_parts(struct router_publish *publish, const struct catalog_topic *topic,
+                       const uint16_t *volumes)
 {
     struct router *router = publish->operation.router;
     struct arena *arena = publish->operation.arena;
@@ -126,7 +136,7 @@ static void send_parts(struct router_publish *publish, uint32_t topic_id, const 
         }
         call->places = places;
         call->place_count = count;
-        send_publish(publish, call, topic_id,
+        send_publish(publish, call, topic,
                      (struct publish){.messages = messages, .count = count, .results = results});
     }
     if (publish->operation.pending == 0) {
@@ -134,14 +144,15 @@ static void send_parts(struct router_publish *publish, uint32_t topic_id, const 
     }
 }
 
-static void send_whole(struct router_publish *publish, uint32_t topic_id, uint16_t volume)
+static void send_whole(struct router_publish *publish, const struct catalog_topic *topic,
+                       uint16_t volume)
 {
     struct router_call *call = router_call_new(&publish->operation, volume, COMMAND_PUBLISH);
     if (call == NULL) {
         router_finish(&publish->operation);
         return;
     }
-    send_publish(publish, call, topic_id,
+    send_publish(publish, call, topic,
                  (struct publish){.messages = publish->messages,
                                   .count = publish->count,
                                   .results = publish->results});
@@ -176,12 +187,12 @@ void router_start_publish(struct router *router, struct router_publish *publish)
         one_volume = one_volume && volumes[index] == volumes[0];
     }
     if (one_volume) {
-        send_whole(publish, topic->id, volumes[0]);
+        send_whole(publish, topic, volumes[0]);
     } else if (publish->atomic) {
         router_fail(operation, ERR_NOT_ATOMIC, "messages: their shards lie on several volumes");
         router_finish(operation);
     } else {
-        send_parts(publish, topic->id, volumes);
+        send_parts(publish, topic, volumes);
     }
 }
 

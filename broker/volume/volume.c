@@ -167,6 +167,35 @@ static err_t tick(struct volume *volume)
     return writer_apply(&volume->writer, &command, &volume->tick_reply, &volume->effects);
 }
 
+bool call_arms(const struct call *call)
+{
+    const struct reply *reply = &call->reply;
+    return call->arm && reply->code == ERR_NONE &&
+           (reply->drained || (reply->items.size == 0 && !call->command.pull.size_strict));
+}
+
+static void tell(struct volume *volume, const uint32_t *sub_ids, size_t count)
+{
+    if (count == 0) {
+        return;
+    }
+    pthread_mutex_lock(&volume->lock);
+    buf_append(&volume->woken, sub_ids, count * sizeof *sub_ids);
+    assert(!volume->woken.failed); /* a lost wake-up is a message that waits for nobody */
+    pthread_mutex_unlock(&volume->lock);
+    volume->options.wake(volume->options.wake_context);
+}
+
+/* Remembers a pull that left nothing and asked to be told. Without memory to remember it by, tells
+ * at once: the pull is tried again. */
+static void arm(struct volume *volume, const struct call *call)
+{
+    uint32_t sub_id = call->command.pull.sub_id;
+    if (call_arms(call) && !map_put(&volume->armed, sub_id, volume)) {
+        tell(volume, &sub_id, 1);
+    }
+}
+
 /* Answers the calls that need not wait for the flush (struct reply, `early`): pulls, and when they
  * outlive the process already, others, whose flush must follow soon. Where they do not, in a batch
  * that is committed at once, a pull behind one of these waits too: it may give what that brought.
@@ -190,6 +219,7 @@ static void answer_early(struct volume *volume)
             list_init(&alone);
             list_remove(link);
             list_append(&alone, link);
+            arm(volume, call);
             mailbox_send_all(call->reply_to, &alone, 1);
         }
         link = next;
@@ -358,33 +388,20 @@ static void run_batch(struct volume *volume)
     }
 }
 
-/* Remembers the pulls that found nothing and asked to be told. */
-static void arm(struct volume *volume)
-{
-    for (struct list_link *link = list_first(&volume->batch); link != NULL;
-         link = list_next(&volume->batch, link)) {
-        struct call *call = container_of(link, struct call, link);
-        if (call->arm && call->reply.code == ERR_NONE && call->reply.items.size == 0 &&
-            !map_put(&volume->armed, call->command.pull.sub_id, volume)) {
-            /* Without memory to remember it by, tell at once: the pull is tried again. */
-            buf_append(&volume->effects.woken, &call->command.pull.sub_id,
-                       sizeof call->command.pull.sub_id);
-        }
-    }
-}
-
 static void answer(struct volume *volume)
 {
     while (!list_empty(&volume->batch)) {
-        struct call *first = container_of(list_first(&volume->batch), struct call, link);
-        struct mailbox *reply_to = first->reply_to;
+        struct mailbox *reply_to =
+            container_of(list_first(&volume->batch), struct call, link)->reply_to;
         struct list same;
         list_init(&same);
         size_t count = 0;
         struct list_link *link = list_first(&volume->batch);
         while (link != NULL && container_of(link, struct call, link)->reply_to == reply_to) {
             struct list_link *next = list_next(&volume->batch, link);
-            container_of(link, struct call, link)->reply.early = false; /* it has waited */
+            struct call *call = container_of(link, struct call, link);
+            call->reply.early = false; /* it has waited */
+            arm(volume, call);
             list_remove(link);
             list_append(&same, link);
             link = next;
@@ -397,21 +414,15 @@ static void answer(struct volume *volume)
 /* Tells about subscriptions that were armed and may now have something. */
 static void tell_woken(struct volume *volume)
 {
-    const uint32_t *ids = (const uint32_t *)(const void *)volume->effects.woken.data;
+    uint32_t *ids = (uint32_t *)(void *)volume->effects.woken.data;
     size_t count = volume->effects.woken.size / sizeof *ids;
-    bool any = false;
-    pthread_mutex_lock(&volume->lock);
+    size_t armed = 0;
     for (size_t index = 0; index < count; index++) {
         if (map_remove(&volume->armed, ids[index]) != NULL) {
-            buf_append(&volume->woken, &ids[index], sizeof ids[index]);
-            any = true;
+            ids[armed++] = ids[index];
         }
     }
-    assert(!volume->woken.failed); /* a lost wake-up is a message that waits for nobody */
-    pthread_mutex_unlock(&volume->lock);
-    if (any) {
-        volume->options.wake(volume->options.wake_context);
-    }
+    tell(volume, ids, armed);
 }
 
 /* Whether publishes are to be refused now. */
@@ -548,7 +559,6 @@ static void serve_batch(struct volume *volume, size_t count)
     }
     volume->served_ms = count > 0 ? mono_ms(volume) : volume->served_ms;
     run_batch(volume);
-    arm(volume);
     answer(volume);
     tell_woken(volume);
     if (volume->options.report != NULL) {
@@ -775,6 +785,16 @@ bool volume_send(struct volume *volume, struct call *call)
 bool volume_send_over(struct volume *volume, struct call *call)
 {
     return mailbox_send_over(&volume->mailbox, &call->link);
+}
+
+void volume_cork(struct volume *volume)
+{
+    mailbox_cork(&volume->mailbox);
+}
+
+void volume_uncork(struct volume *volume)
+{
+    mailbox_uncork(&volume->mailbox);
 }
 
 void volume_wake(struct volume *volume)

@@ -26,8 +26,7 @@ struct call {
     struct reply reply;
     struct mailbox *reply_to;
     uint32_t size; /* bytes of messages in it */
-    bool
-        arm; /* PULL: when it finds nothing, tell (volume_take_woken) when there may be something */
+    bool arm; /* PULL: when it leaves nothing, tell when there may be more (volume_take_woken) */
 };
 
 /* Counts and times kept by the thread; durations go to `observe`. */
@@ -85,6 +84,14 @@ bool volume_send(struct volume *volume, struct call *call);
 /* The same whatever the mailbox's bound, for the next step of something that has been let in.
  * False: it is closed. */
 bool volume_send_over(struct volume *volume, struct call *call);
+
+/* Calls sent between these come in one batch, as far as it may hold them. For one sender, and not
+ * for long: the thread is given nothing meanwhile. */
+void volume_cork(struct volume *volume);
+void volume_uncork(struct volume *volume);
+
+/* Whether this answer to a call leaves its volume armed: it tells when there may be something. */
+bool call_arms(const struct call *call);
 
 /* Gives a call the answer of one that was not served: to all it asks, each message of a publish and
  * each receipt of a settlement. */

@@ -416,7 +416,14 @@ void model_judge_pull(struct model *model, const struct pull *pull, const struct
     MODEL_EXPECT(model, reply->more == (walk.looks >= LOOKS_MAX),
                  "a pull that looked at %u messages says %d to whether there is more", walk.looks,
                  reply->more);
-    sub->starved = walk.taken < pull->max && !walk.full && !reply->more;
+    bool drained = !sub->settings.paused;
+    for (size_t slot = 0; slot < sub->lanes.count; slot++) {
+        drained = drained && !is_available(sub->lanes.items[slot]);
+    }
+    MODEL_EXPECT(model, reply->drained == drained,
+                 "a pull of subscription %u that leaves nothing (%d) says %d", sub->id, drained,
+                 reply->drained);
+    sub->starved = drained || (walk.taken < pull->max && !walk.full && !reply->more);
 }
 
 /* ---- settle ---- */

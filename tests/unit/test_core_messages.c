@@ -262,6 +262,36 @@ static void publishing_wakes(void **state)
     assert_int_equal(fixture.effects.woken.size, 4 * sizeof(uint32_t));
 }
 
+static uint32_t woken_at(size_t index)
+{
+    uint32_t sub_id;
+    memcpy(&sub_id, fixture.effects.woken.data + index * sizeof sub_id, sizeof sub_id);
+    return sub_id;
+}
+
+/* What is pulled in the batch of its publish wakes nobody; what is left, and what comes after,
+ * does. */
+static void pulling_all_wakes_nobody(void **state)
+{
+    (void)state;
+    core_fixture_sub(&fixture, OTHER, TOPIC, NULL);
+    core_fixture_commit(&fixture);
+    buf_reset(&fixture.effects.woken);
+    core_fixture_fill(&fixture, TOPIC, SHARD, 2);
+    assert_int_equal(core_fixture_pull(&fixture, SUB, 1), 1);
+    assert_false(fixture.reply.drained);
+    assert_int_equal(woken_at(0), SUB);
+    assert_int_equal(core_fixture_pull(&fixture, SUB, 1), 1);
+    assert_true(fixture.reply.drained);
+    assert_int_equal(woken_at(0), 0);
+    assert_int_equal(woken_at(1), OTHER);
+    core_fixture_fill(&fixture, TOPIC, SHARD, 1);
+    assert_int_equal(fixture.effects.woken.size, 3 * sizeof(uint32_t));
+    assert_int_equal(woken_at(2), SUB);
+    assert_int_equal(core_fixture_pull(&fixture, SUB, 10), 1);
+    assert_int_equal(woken_at(2), 0);
+}
+
 /* ---- leases --------------------------------------------------------------------------------- */
 
 /* A lease ends exactly at its time: a receipt holds one millisecond before it, and not at it. */
@@ -765,6 +795,7 @@ int main(void)
         TEST(pull_is_fair),
         TEST(paused),
         TEST(publishing_wakes),
+        TEST(pulling_all_wakes_nobody),
         TEST(lease_ends_on_time),
         TEST(only_the_present_receipt),
         TEST(extend),

@@ -116,6 +116,45 @@ static void test_wakes_once(void **state)
     mailbox_deinit(&mailbox);
 }
 
+/* What is sent in a cork is handed out together, and its receiver woken once. */
+static void test_corked(void **state)
+{
+    (void)state;
+    int wakes = 0;
+    struct mailbox mailbox;
+    open_mailbox(&mailbox, 10, &wakes);
+    struct letter letters[3];
+    memset(letters, 0, sizeof letters);
+    struct list out;
+    list_init(&out);
+    mailbox_cork(&mailbox);
+    mailbox_uncork(&mailbox);
+    assert_int_equal(wakes, 0);
+    mailbox_cork(&mailbox);
+    assert_true(mailbox_send(&mailbox, &letters[0].link));
+    assert_int_equal(mailbox_take(&mailbox, &out, 10), 0);
+    assert_true(mailbox_send_over(&mailbox, &letters[1].link));
+    struct list last;
+    list_init(&last);
+    list_append(&last, &letters[2].link);
+    mailbox_send_all(&mailbox, &last, 1);
+    assert_int_equal(wakes, 0);
+    assert_int_equal(mailbox_count(&mailbox), 3);
+    mailbox_uncork(&mailbox);
+    assert_int_equal(wakes, 1);
+    assert_int_equal(mailbox_take(&mailbox, &out, 10), 3);
+    mailbox_deinit(&mailbox);
+
+    open_mailbox(&mailbox, 10, NULL);
+    letters[0].link = (struct list_link){0};
+    mailbox_cork(&mailbox);
+    assert_true(mailbox_send(&mailbox, &letters[0].link));
+    assert_int_equal(mailbox_wait(&mailbox, &out, 10, 1), 0);
+    mailbox_uncork(&mailbox);
+    assert_int_equal(mailbox_wait(&mailbox, &out, 10, UINT64_MAX), 1);
+    mailbox_deinit(&mailbox);
+}
+
 /* A closed mailbox refuses, hands out what is inside, and lets nobody wait. */
 static void test_close(void **state)
 {
@@ -274,11 +313,11 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bound),      cmocka_unit_test(test_send_all),
-        cmocka_unit_test(test_wakes_once), cmocka_unit_test(test_close),
-        cmocka_unit_test(test_wait_ends),  cmocka_unit_test(test_close_wakes),
-        cmocka_unit_test(test_send_over),  cmocka_unit_test(test_nudge),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_bound),       cmocka_unit_test(test_send_all),
+        cmocka_unit_test(test_wakes_once),  cmocka_unit_test(test_corked),
+        cmocka_unit_test(test_close),       cmocka_unit_test(test_wait_ends),
+        cmocka_unit_test(test_close_wakes), cmocka_unit_test(test_send_over),
+        cmocka_unit_test(test_nudge),       cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

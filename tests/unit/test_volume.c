@@ -642,10 +642,13 @@ static void test_armed(void **state)
     publish(&volumes);
     check_not_told(&volumes);
 
-    (void)pull(&volumes);
-    run_once(&volumes, pull_call(&volumes, true)); /* it finds the second one */
+    run_once(&volumes, pull_call(&volumes, true)); /* it leaves the second one */
     publish(&volumes);
     check_not_told(&volumes);
+    (void)pull(&volumes);
+    run_once(&volumes, pull_call(&volumes, true)); /* it takes the last one */
+    publish(&volumes);
+    check_told(&volumes);
 
     (void)pull(&volumes);
     run_once(&volumes, pull_call(&volumes, false));
@@ -683,6 +686,31 @@ static void test_armed_in_batch(void **state)
     assert_int_equal(reply_delivery_count(&calls[1]->reply), 0);
     check_told(&volumes);
     free_calls(calls, 3);
+    volumes_close(&volumes);
+}
+
+/* Nothing is told of what a pull of the same batch has taken, and all of what comes after it. */
+static void test_taken_in_batch(void **state)
+{
+    (void)state;
+    struct volumes volumes;
+    struct parts parts[2];
+    open_usual(&volumes);
+    run_once(&volumes, pull_call(&volumes, true));
+    struct call *calls[] = {volumes_call(&volumes, COMMAND_STATS),
+                            publish_call(&volumes, &parts[0]), pull_call(&volumes, true),
+                            publish_call(&volumes, &parts[1])};
+    send_behind(&volumes, calls[0], calls + 1, 2);
+    assert_int_equal(reply_delivery_count(&calls[2]->reply), 1);
+    check_not_told(&volumes);
+    free_calls(calls, 3);
+    calls[0] = volumes_call(&volumes, COMMAND_STATS);
+    calls[1] = publish_call(&volumes, &parts[0]);
+    calls[2] = pull_call(&volumes, true);
+    send_behind(&volumes, calls[0], calls + 1, 3);
+    assert_int_equal(reply_delivery_count(&calls[2]->reply), 1);
+    check_told(&volumes);
+    free_calls(calls, 4);
     volumes_close(&volumes);
 }
 
@@ -763,16 +791,27 @@ static void test_start_fails(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_group_commit),    cmocka_unit_test(test_read_only),
-        cmocka_unit_test(test_failed_flush),    cmocka_unit_test(test_early_pull),
-        cmocka_unit_test(test_no_early_pull),   cmocka_unit_test(test_no_space),
-        cmocka_unit_test(test_no_space_at_all), cmocka_unit_test(test_quota),
-        cmocka_unit_test(test_corrupt),         cmocka_unit_test(test_any_store_call_fails),
-        cmocka_unit_test(test_mailbox_full),    cmocka_unit_test(test_batch_bounds),
-        cmocka_unit_test(test_tick_simulated),  cmocka_unit_test(test_tick_real),
-        cmocka_unit_test(test_armed),           cmocka_unit_test(test_armed_in_batch),
-        cmocka_unit_test(test_stop_drains),     cmocka_unit_test(test_busy),
-        cmocka_unit_test(test_start_fails),     cmocka_unit_test(test_settle),
+        cmocka_unit_test(test_group_commit),
+        cmocka_unit_test(test_read_only),
+        cmocka_unit_test(test_failed_flush),
+        cmocka_unit_test(test_early_pull),
+        cmocka_unit_test(test_no_early_pull),
+        cmocka_unit_test(test_no_space),
+        cmocka_unit_test(test_no_space_at_all),
+        cmocka_unit_test(test_quota),
+        cmocka_unit_test(test_corrupt),
+        cmocka_unit_test(test_any_store_call_fails),
+        cmocka_unit_test(test_mailbox_full),
+        cmocka_unit_test(test_batch_bounds),
+        cmocka_unit_test(test_tick_simulated),
+        cmocka_unit_test(test_tick_real),
+        cmocka_unit_test(test_armed),
+        cmocka_unit_test(test_armed_in_batch),
+        cmocka_unit_test(test_taken_in_batch),
+        cmocka_unit_test(test_stop_drains),
+        cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_start_fails),
+        cmocka_unit_test(test_settle),
         cmocka_unit_test(test_settle_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
