@@ -205,7 +205,7 @@ struct command {
     enum command_type type;
     uint64_t now_ms;
     bool no_space; /* stamped: the volume is over its quota or its disk is full, so publishes are
-                      refused */
+                      refused, but for batches that are there already */
     union {
         struct topic_put topic_put;
         uint32_t topic_drop;

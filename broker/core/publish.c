@@ -193,16 +193,16 @@ err_t messages_publish(struct core *core, const struct command *command, struct 
         reply_fail(reply, ERR_NOT_FOUND, "topic: it does not exist");
         return NULL;
     }
+    bool is_done = false;
+    TRY(look_batch(core, topic, publish, reply, &is_done));
+    if (is_done) {
+        return NULL;
+    }
     if (command->no_space) {
         core->published_ms = 0; /* room is wanted: clean up without waiting for quiet */
         refuse_all(publish, ERR_NO_SPACE);
         reply_fail(reply, ERR_NO_SPACE,
                    "the volume is full; what is in it can still be pulled and acknowledged");
-        return NULL;
-    }
-    bool is_done = false;
-    TRY(look_batch(core, topic, publish, reply, &is_done));
-    if (is_done) {
         return NULL;
     }
     core->published_ms = core->now_ms;

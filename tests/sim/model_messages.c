@@ -230,13 +230,13 @@ void model_judge_publish(struct model *model, const struct command *command,
         expect_refused(model, publish, reply, ERR_NOT_FOUND);
         return;
     }
-    if (command->no_space) {
-        expect_refused(model, publish, reply, ERR_NO_SPACE);
-        return;
-    }
     struct model_batch *batch = batch_of(topic, publish);
     if (batch != NULL && batch->expires_ms > model->now_ms) {
         judge_batch_again(model, batch, publish, reply);
+        return;
+    }
+    if (command->no_space) {
+        expect_refused(model, publish, reply, ERR_NO_SPACE);
         return;
     }
     if (publish->atomic && !judge_atomic(model, topic, publish, reply)) {

@@ -753,6 +753,27 @@ static void no_space(void **state)
     assert_int_equal(publish((struct message_in){0}, "one more"), ERR_NONE);
 }
 
+/* A batch that was published before the volume was full takes no room when it is sent again:
+ * whoever missed its answer must not be told that it was refused. */
+static void no_space_for_a_batch_again(void **state)
+{
+    (void)state;
+    const struct topic_settings window = {.dedup_window_ms = 5000};
+    struct publish_result first[3];
+    struct publish_result again[3];
+    core_fixture_topic(&fixture, TOPIC, SHARD, 1, &window);
+    assert_int_equal(publish_keyed("b", "x", first), ERR_NONE);
+    core_fixture_commit(&fixture);
+    fixture.no_space = true;
+    assert_int_equal(publish_keyed("b", "x", again), ERR_NONE);
+    assert_true(again[0].replayed);
+    assert_int_equal(again[2].sequence, first[2].sequence);
+    assert_int_equal(publish_keyed("b", "y", again), ERR_IDEMPOTENCY_REUSED);
+    assert_int_equal(publish_keyed("c", "x", again), ERR_NO_SPACE);
+    assert_int_equal(again[1].code, ERR_NO_SPACE);
+    assert_int_equal(core_fixture_drain(&fixture, SUB), 2);
+}
+
 /* Commands about things that do not exist, or no longer, say so and change nothing. */
 static void unknown_things(void **state)
 {
@@ -818,6 +839,7 @@ int main(void)
         TEST(no_window_no_memory),
         TEST(atomic_batch),
         TEST(no_space),
+        TEST(no_space_for_a_batch_again),
         TEST(unknown_things),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
