@@ -186,40 +186,53 @@ static uint32_t positive(int64_t value)
     return value > 0 ? (uint32_t)value : 0;
 }
 
+struct intake_question {
+    struct call call;
+    uint64_t id; /* of the consume that was sent before it */
+};
+
 /* Answered after what was asked before it: the broker has taken the stream, or has said no. */
-static err_t opened_on_end(struct flare_client *client, struct call *call,
-                           const struct wire_frame *answer, enum ask_failure failure,
-                           const struct flare_error *error)
+static err_t asked_on_end(struct flare_client *client, struct call *call,
+                          const struct wire_frame *answer, enum ask_failure failure,
+                          const struct flare_error *error)
 {
     struct flare_stream *stream = call->owner;
+    uint64_t id = container_of(call, struct intake_question, call)->id;
     (void)client;
     (void)failure;
     (void)error;
     stream->settling--;
-    if (answer != NULL && stream->consume != NULL) {
+    if (answer != NULL && stream->consume != NULL && stream->consume->ask.id == id) {
         (void)tell_opening(stream, NULL);
     }
     call_free(call);
     return NULL;
 }
 
-/* There is no answer to a consume that is taken, so one to a ping is waited for. */
-static void ask_whether_open(struct flare_stream *stream)
+/* There is no answer to a consume that is taken, so one to a ping is waited for. It is sent right
+ * behind the consume and not with it, since that may have to wait for room in the broker's window.
+ */
+static void ask_whether_open(struct flare_client *client, struct ask *consume)
 {
+    struct flare_stream *stream = container_of(consume, struct call, ask)->owner;
     struct wire_ping ping = {0};
-    struct call *call = call_create(sizeof *call, NULL);
-    if (call == NULL) {
+    if (!is_opening(stream)) {
         return;
     }
-    call->owner = stream;
-    call->on_end = opened_on_end;
-    if (call_encode(stream->client, call, WIRE_ping, WIRE_pong, &ping, NULL) != FLARE_OK) {
-        call_free(call);
+    struct intake_question *question = call_create(sizeof *question, NULL);
+    if (question == NULL) {
         return;
     }
-    call->ask.fate = ASK_UNKNOWN;
+    question->id = consume->id;
+    question->call.owner = stream;
+    question->call.on_end = asked_on_end;
+    if (call_encode(client, &question->call, WIRE_ping, WIRE_pong, &ping, NULL) != FLARE_OK) {
+        call_free(&question->call);
+        return;
+    }
+    question->call.ask.fate = ASK_UNKNOWN;
     stream->settling++;
-    peer_submit(stream->client, &call->ask);
+    peer_submit(client, &question->call.ask);
 }
 
 static void open_stream(struct flare_stream *stream)
@@ -241,13 +254,11 @@ static void open_stream(struct flare_stream *stream)
         call_free(call);
         return;
     }
+    call->ask.on_sent = ask_whether_open;
     stream->consume = call;
     stream->credit = message.messages;
     stream->credit_size = message.bytes;
     peer_submit(stream->client, &call->ask);
-    if (is_opening(stream)) {
-        ask_whether_open(stream);
-    }
 }
 
 static void grant(struct flare_stream *stream)
@@ -284,7 +295,12 @@ static void return_waiting(struct flare_stream *stream)
 static void cancel(struct flare_stream *stream)
 {
     struct wire_cancel message = {0};
-    if (stream->consume != NULL && !stream->is_cancelling) {
+    if (stream->consume == NULL || stream->is_cancelling) {
+        return;
+    }
+    if (peer_withdraw(&stream->consume->ask)) {
+        close_consume(stream); /* the broker knows of no stream that it could end */
+    } else {
         stream->is_cancelling = send_note(stream, WIRE_cancel, &message);
     }
 }

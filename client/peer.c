@@ -462,6 +462,14 @@ void peer_submit(struct flare_client *client, struct ask *ask)
     list_append(&client->peer.pending, &ask->link);
 }
 
+bool peer_withdraw(struct ask *ask)
+{
+    if (!ask->is_sent) {
+        list_remove(&ask->link);
+    }
+    return !ask->is_sent;
+}
+
 static void lose_write(struct flare_client *client)
 {
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
@@ -560,6 +568,9 @@ static void pass_written(struct flare_client *client)
     bool is_put = map_put(&peer->by_id, ask->id, ask);
     assert(is_put); /* without memory for a pointer there is nothing to go on with */
     (void)is_put;
+    if (ask->on_sent != NULL) {
+        ask->on_sent(client, ask);
+    }
 }
 
 /* False: no more can be written now. */
