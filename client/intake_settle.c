@@ -80,17 +80,36 @@ static void count_verdict(struct flare_stream_counts *counts, enum flare_verdict
     counts->nacked++; /* INTAKE_RETURN */
 }
 
+/* All of them have ended. */
 static void verdicts_end(struct intake_verdicts *verdicts, enum flare_code code)
 {
     struct flare_stream *stream = verdicts->stream;
     (void)pthread_mutex_lock(&stream->lock);
     for (size_t index = 0; index < verdicts->count; index++) {
-        count_verdict(&stream->counts, verdicts->verdict,
-                      code == FLARE_OK ? verdicts->codes[index] : code);
+        count_verdict(&stream->counts, verdicts->verdict, code);
     }
     (void)pthread_mutex_unlock(&stream->lock);
     stream->settling--;
     verdicts_free(verdicts);
+}
+
+/* Those whose codes say so have ended; what the broker was too busy for is left. */
+static void verdicts_take_codes(struct intake_verdicts *verdicts)
+{
+    struct flare_stream *stream = verdicts->stream;
+    size_t left = 0;
+    (void)pthread_mutex_lock(&stream->lock);
+    for (size_t index = 0; index < verdicts->count; index++) {
+        if (flare_code_retryable(verdicts->codes[index]) != 0) {
+            verdicts->receipts[left] = verdicts->receipts[index];
+            verdicts->codes[left] = verdicts->codes[index];
+            left++;
+        } else {
+            count_verdict(&stream->counts, verdicts->verdict, verdicts->codes[index]);
+        }
+    }
+    (void)pthread_mutex_unlock(&stream->lock);
+    verdicts->count = left;
 }
 
 static enum flare_code verdicts_encode(struct intake_verdicts *verdicts)
@@ -105,6 +124,21 @@ static enum flare_code verdicts_encode(struct intake_verdicts *verdicts)
                          &settle, NULL);
 }
 
+/* They are sent again in a moment. */
+static void verdicts_retry(struct flare_client *client, struct intake_verdicts *verdicts,
+                           enum flare_code code)
+{
+    struct flare_stream *stream = verdicts->stream;
+    if (verdicts_encode(verdicts) != FLARE_OK) {
+        verdicts_end(verdicts, code);
+        return;
+    }
+    if (list_empty(&stream->refused)) {
+        stream->retry_us = client->now_us + SETTLE_RETRY_US;
+    }
+    list_append(&stream->refused, &verdicts->call.ask.link);
+}
+
 static err_t verdicts_on_end(struct flare_client *client, struct call *call,
                              const struct wire_frame *answer, enum ask_failure failure,
                              const struct flare_error *error)
@@ -112,20 +146,22 @@ static err_t verdicts_on_end(struct flare_client *client, struct call *call,
     struct intake_verdicts *verdicts = container_of(call, struct intake_verdicts, call);
     if (answer != NULL) {
         TRY(settle_take_codes(&answer->settled, verdicts->count, verdicts->codes));
-        verdicts_end(verdicts, FLARE_OK);
+        verdicts_take_codes(verdicts);
+        if (verdicts->count > 0) {
+            verdicts_retry(client, verdicts, verdicts->codes[0]);
+        } else {
+            verdicts_end(verdicts, FLARE_OK);
+        }
         return NULL;
     }
     /* Not so what the application settles: here nobody else would do it again, and to settle twice
      * does no harm. */
-    bool is_busy = failure == ASK_REFUSED && flare_code_retryable(error->code) != 0;
-    bool is_again = failure == ASK_LOST || is_busy;
-    if (!is_again || verdicts_encode(verdicts) != FLARE_OK) {
-        verdicts_end(verdicts, error->code);
-    } else if (is_busy) {
-        verdicts->stream->retry_us = client->now_us + SETTLE_RETRY_US;
-        list_append(&verdicts->stream->refused, &call->ask.link);
-    } else {
+    if (failure == ASK_REFUSED && flare_code_retryable(error->code) != 0) {
+        verdicts_retry(client, verdicts, error->code);
+    } else if (failure == ASK_LOST && verdicts_encode(verdicts) == FLARE_OK) {
         peer_submit(client, &call->ask);
+    } else {
+        verdicts_end(verdicts, error->code);
     }
     return NULL;
 }
@@ -289,18 +325,34 @@ static void learn_lease(struct flare_stream *stream, uint64_t lease_ms)
     }
 }
 
-static void extended(struct flare_stream *stream, struct parcel_item *item, enum flare_code code,
-                     uint64_t again_us)
+/* Its lease is to be extended soon, before those of what came later. */
+static void hold_first(struct flare_stream *stream, struct parcel_item *item)
 {
+    struct list_link *place = &stream->held.head;
+    struct list_link *link;
+    while ((link = list_next(&stream->held, place)) != NULL &&
+           container_of(link, struct parcel_item, held_link)->extend_us < item->extend_us) {
+        place = link;
+    }
+    list_insert_after(place, &item->held_link);
+}
+
+static void extended(struct flare_stream *stream, struct parcel_item *item, enum flare_code code)
+{
+    uint64_t now_us = stream->client->now_us;
+    uint64_t lease_us = stream->lease_us == 0 ? UNKNOWN_LEASE_US : stream->lease_us;
     if (item->is_done) {
         return;
     }
     if (code == FLARE_ERR_LEASE_LOST) {
         lose_lease(stream, item);
-        return;
+    } else if (code == FLARE_OK) {
+        item->extend_us = now_us + lease_us / 2;
+        list_append(&stream->held, &item->held_link);
+    } else {
+        item->extend_us = now_us + EXTEND_RETRY_US;
+        hold_first(stream, item);
     }
-    item->extend_us = again_us;
-    list_append(&stream->held, &item->held_link);
 }
 
 static err_t extend_on_end(struct flare_client *client, struct call *call,
@@ -309,22 +361,19 @@ static err_t extend_on_end(struct flare_client *client, struct call *call,
 {
     struct intake_extend *extend = container_of(call, struct intake_extend, call);
     struct flare_stream *stream = extend->stream;
-    uint64_t again_us = client->now_us + EXTEND_RETRY_US;
+    (void)client;
     (void)failure;
-    (void)error;
     if (answer != NULL) {
         TRY(settle_take_codes(&answer->settled, extend->count, extend->codes));
         if (answer->settled.lease_ms > 0) {
             learn_lease(stream, answer->settled.lease_ms);
         }
-        again_us =
-            client->now_us + (stream->lease_us == 0 ? UNKNOWN_LEASE_US / 2 : stream->lease_us / 2);
     }
     stream->settling--;
     stream->is_learning = false;
     for (size_t index = 0; index < extend->count; index++) {
         struct parcel_item *item = extend->items[index];
-        extended(stream, item, extend->codes[index], again_us);
+        extended(stream, item, answer == NULL ? error->code : extend->codes[index]);
         item->is_extending = false;
         free_when_done(item);
     }

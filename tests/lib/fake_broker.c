@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-enum { BUFFER_MAX = 64 << 20 };
+enum { BUFFER_MAX = 64 << 20, SETTLED_MAX = 100 };
 
 void fake_broker_init(struct fake_broker *fake)
 {
@@ -279,13 +279,32 @@ void fake_broker_deliver(struct fake_broker *fake, enum wire_type type, uint64_t
     fake_broker_send_raw(fake, buf_span(&fake->out));
 }
 
-void fake_broker_settle(struct fake_broker *fake, const struct wire_frame *settle,
-                        enum flare_code code)
+static const struct wire_list *receipts_of(const struct wire_frame *settle)
 {
-    const struct wire_list *receipts = settle->type == WIRE_ack    ? &settle->ack.receipts
-                                       : settle->type == WIRE_nack ? &settle->nack.receipts
-                                                                   : &settle->extend.receipts;
-    uint32_t count = code == FLARE_OK ? 0 : receipts->count;
+    return settle->type == WIRE_ack    ? &settle->ack.receipts
+           : settle->type == WIRE_nack ? &settle->nack.receipts
+                                       : &settle->extend.receipts;
+}
+
+bool fake_broker_has_receipt(const struct wire_frame *settle, uint32_t index, const char *text)
+{
+    struct wire_items items;
+    struct wire_receipt receipt;
+    bool is_there = true;
+    wire_items_begin(&items, "receipts", WIRE_RECORD_receipt, receipts_of(settle));
+    for (uint32_t at = 0; at <= index && is_there; at++) {
+        is_there = wire_items_next(&items, &receipt);
+    }
+    err_free(wire_items_finish(&items));
+    return is_there && span_is(receipt.receipt, text);
+}
+
+/* `codes` has one for each receipt; NULL: all took effect. */
+static void settle_each(struct fake_broker *fake, const struct wire_frame *settle,
+                        const enum flare_code *codes)
+{
+    const struct wire_list *receipts = receipts_of(settle);
+    uint32_t count = codes == NULL ? 0 : receipts->count;
     struct wire_settled settled = {.id = settle->id,
                                    .count = receipts->count,
                                    .lease_ms = settle->type == WIRE_extend ? 400 : 0,
@@ -293,9 +312,31 @@ void fake_broker_settle(struct fake_broker *fake, const struct wire_frame *settl
     buf_reset(&fake->out);
     size_t start = wire_begin(&fake->out, WIRE_settled, &settled);
     for (uint32_t index = 0; index < count; index++) {
-        struct wire_code one = {.code = (uint32_t)code};
+        struct wire_code one = {.code = (uint32_t)codes[index]};
         wire_put_record(&fake->out, WIRE_RECORD_code, &one);
     }
     wire_end(&fake->out, start, WIRE_settled, &settled);
     fake_broker_send_raw(fake, buf_span(&fake->out));
+}
+
+void fake_broker_settle(struct fake_broker *fake, const struct wire_frame *settle,
+                        enum flare_code code)
+{
+    enum flare_code codes[SETTLED_MAX];
+    for (uint32_t index = 0; index < SETTLED_MAX; index++) {
+        codes[index] = code;
+    }
+    assert_true(receipts_of(settle)->count <= SETTLED_MAX);
+    settle_each(fake, settle, code == FLARE_OK ? NULL : codes);
+}
+
+void fake_broker_settle_but(struct fake_broker *fake, const struct wire_frame *settle,
+                            const char *receipt, enum flare_code code)
+{
+    enum flare_code codes[SETTLED_MAX];
+    assert_true(receipts_of(settle)->count <= SETTLED_MAX);
+    for (uint32_t index = 0; index < receipts_of(settle)->count; index++) {
+        codes[index] = fake_broker_has_receipt(settle, index, receipt) ? code : FLARE_OK;
+    }
+    settle_each(fake, settle, codes);
 }

@@ -77,5 +77,10 @@ void fake_broker_deliver(struct fake_broker *fake, enum wire_type type, uint64_t
 /* Answers ack, nack or extend: every receipt has this code. */
 void fake_broker_settle(struct fake_broker *fake, const struct wire_frame *settle,
                         enum flare_code code);
+/* The same with the code for one receipt only: the others took effect. */
+void fake_broker_settle_but(struct fake_broker *fake, const struct wire_frame *settle,
+                            const char *receipt, enum flare_code code);
+/* Whether the receipt of this index in ack, nack or extend has these bytes. */
+bool fake_broker_has_receipt(const struct wire_frame *settle, uint32_t index, const char *text);
 
 #endif

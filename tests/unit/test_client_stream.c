@@ -355,6 +355,44 @@ static void test_busy_verdicts(void **state)
     scene_deinit(&scene);
 }
 
+/* So it is with the one verdict of several that a part of the broker was too busy for. */
+static void test_busy_for_one_verdict(void **state)
+{
+    (void)state;
+    struct client_scene scene;
+    struct wire_frame frame;
+    bool was_busy = false;
+    scene_init(&scene);
+    scene.options.concurrency = 3;
+    scene_open(&scene, &frame);
+    deliver(&scene, 0, 3);
+    gate_open(&scene.gate, 3);
+    for (uint32_t acked = 0; acked < 3;) {
+        fake_broker_expect_any(&scene.fixture.fake, &frame);
+        bool is_refused = false;
+        for (uint32_t index = 0; frame.type == WIRE_ack && index < frame.ack.receipts.count;
+             index++) {
+            is_refused = is_refused || (!was_busy && fake_broker_has_receipt(&frame, index, "m1"));
+            acked++;
+        }
+        if (is_refused) {
+            was_busy = true;
+            acked--;
+            fake_broker_settle_but(&scene.fixture.fake, &frame, "m1", FLARE_ERR_BUSY);
+        } else if (frame.type == WIRE_ack) {
+            fake_broker_settle(&scene.fixture.fake, &frame, FLARE_OK);
+        }
+    }
+    struct flare_stream_counts counts = counts_when(&scene, 3);
+    assert_true(was_busy);
+    assert_int_equal(counts.acked, 3);
+    assert_int_equal(counts.lost, 0);
+    (void)fake_broker_is_quiet(&scene.fixture.fake, 30);
+    fake_broker_drain(&scene.fixture.fake);
+    scene_close(&scene);
+    scene_deinit(&scene);
+}
+
 /* ---- leases -----------------------------------------------------------------------------------
  */
 
@@ -593,11 +631,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_credit),        cmocka_unit_test(test_too_much),
         cmocka_unit_test(test_verdicts),      cmocka_unit_test(test_verdicts_survive),
-        cmocka_unit_test(test_busy_verdicts), cmocka_unit_test(test_extension),
-        cmocka_unit_test(test_learning),      cmocka_unit_test(test_no_extension),
-        cmocka_unit_test(test_lost_leases),   cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_ended),         cmocka_unit_test(test_close),
-        cmocka_unit_test(test_close_client),  cmocka_unit_test(test_wrong_options),
+        cmocka_unit_test(test_busy_verdicts), cmocka_unit_test(test_busy_for_one_verdict),
+        cmocka_unit_test(test_extension),     cmocka_unit_test(test_learning),
+        cmocka_unit_test(test_no_extension),  cmocka_unit_test(test_lost_leases),
+        cmocka_unit_test(test_refused),       cmocka_unit_test(test_ended),
+        cmocka_unit_test(test_close),         cmocka_unit_test(test_close_client),
+        cmocka_unit_test(test_wrong_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

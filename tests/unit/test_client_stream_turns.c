@@ -20,6 +20,12 @@ static uint64_t open_stream(struct client_turns *turns)
     return frame.id;
 }
 
+static void deliver(struct client_turns *turns, uint64_t id, uint32_t first, uint32_t count)
+{
+    fake_broker_deliver(&turns->fake, WIRE_deliver, id, first, count);
+    client_turns_read(turns);
+}
+
 static void send_ended(struct client_turns *turns, uint64_t id)
 {
     const struct wire_ended ended = {.id = id, .slug = span_text("none"), .detail = span_text("")};
@@ -50,6 +56,98 @@ static void close_stream(struct client_turns *turns, struct flare_stream *stream
     send_ended(turns, id);
     client_turns_read(turns);
     expect_closed(turns, stream);
+}
+
+/* ---- leases -----------------------------------------------------------------------------------
+ */
+
+/* The one lease of several that a part of the broker could not extend is extended again soon, and
+ * not when it has run out. */
+static void test_one_extension_is_refused(void **state)
+{
+    (void)state;
+    struct client_turns turns;
+    struct wire_frame frame;
+    client_turns_init(&turns, &options, 64);
+    struct flare_stream *stream = client_turns_stream(&turns, &holding);
+    uint64_t id = open_stream(&turns);
+    deliver(&turns, id, 0, 2);
+    client_turns_advance(&turns, LEASE_MS / 2);
+    fake_broker_expect(&turns.fake, WIRE_extend, &frame);
+    assert_int_equal(frame.extend.receipts.count, 2);
+    fake_broker_settle_but(&turns.fake, &frame, "m0", FLARE_ERR_BUSY);
+    client_turns_read(&turns);
+    assert_true(intake_due_us(turns.client) == turns.client->now_us + 100000);
+    client_turns_advance(&turns, 100);
+    fake_broker_expect(&turns.fake, WIRE_extend, &frame);
+    assert_int_equal(frame.extend.receipts.count, 1);
+    assert_true(fake_broker_has_receipt(&frame, 0, "m0"));
+    fake_broker_settle(&turns.fake, &frame, FLARE_OK);
+    client_turns_read(&turns);
+    close_stream(&turns, stream, id);
+}
+
+/* A refused extension is not kept waiting by messages that came later. */
+static void test_refused_extension_comes_first(void **state)
+{
+    (void)state;
+    struct client_turns turns;
+    struct wire_frame frame;
+    client_turns_init(&turns, &options, 64);
+    struct flare_stream *stream = client_turns_stream(&turns, &holding);
+    uint64_t id = open_stream(&turns);
+    deliver(&turns, id, 0, 1);
+    client_turns_advance(&turns, LEASE_MS / 2 - 10);
+    deliver(&turns, id, 1, 1);
+    clock_advance(&turns.client->clock, 5);
+    deliver(&turns, id, 2, 1);
+    client_turns_advance(&turns, 5);
+    fake_broker_expect(&turns.fake, WIRE_extend, &frame);
+    assert_int_equal(frame.extend.receipts.count, 1);
+    fake_broker_fail(&turns.fake, frame.id, FLARE_ERR_BUSY);
+    client_turns_read(&turns);
+    client_turns_advance(&turns, 100);
+    fake_broker_expect(&turns.fake, WIRE_extend, &frame);
+    assert_true(fake_broker_has_receipt(&frame, 0, "m0"));
+    fake_broker_settle(&turns.fake, &frame, FLARE_OK);
+    client_turns_read(&turns);
+    close_stream(&turns, stream, id);
+}
+
+/* ---- verdicts ---------------------------------------------------------------------------------
+ */
+
+/* Refusals that go on do not put off the next try. */
+static void test_refusals_do_not_wait_for_each_other(void **state)
+{
+    (void)state;
+    struct client_turns turns;
+    struct wire_frame frame;
+    client_turns_init(&turns, &options, 64);
+    struct flare_stream *stream = client_turns_stream(&turns, &holding);
+    uint64_t id = open_stream(&turns);
+    stream->is_closing = true;
+    engine_turn(turns.client);
+    fake_broker_expect(&turns.fake, WIRE_cancel, &frame);
+    deliver(&turns, id, 0, 1);
+    fake_broker_expect(&turns.fake, WIRE_nack, &frame);
+    fake_broker_fail(&turns.fake, frame.id, FLARE_ERR_BUSY);
+    client_turns_read(&turns);
+    uint64_t due_us = intake_due_us(turns.client);
+    client_turns_advance(&turns, 30);
+    deliver(&turns, id, 1, 1);
+    fake_broker_expect(&turns.fake, WIRE_nack, &frame);
+    fake_broker_fail(&turns.fake, frame.id, FLARE_ERR_BUSY);
+    client_turns_read(&turns);
+    assert_true(intake_due_us(turns.client) == due_us);
+    client_turns_advance(&turns, 20);
+    for (uint32_t index = 0; index < 2; index++) {
+        fake_broker_expect(&turns.fake, WIRE_nack, &frame);
+        fake_broker_settle(&turns.fake, &frame, FLARE_OK);
+    }
+    send_ended(&turns, id);
+    client_turns_read(&turns);
+    expect_closed(&turns, stream);
 }
 
 /* ---- before the broker has seen it ------------------------------------------------------------
@@ -147,6 +245,9 @@ static void test_closed_while_the_window_is_full(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_extension_is_refused),
+        cmocka_unit_test(test_refused_extension_comes_first),
+        cmocka_unit_test(test_refusals_do_not_wait_for_each_other),
         cmocka_unit_test(test_opened_when_it_is_sent),
         cmocka_unit_test(test_closed_before_it_is_sent),
         cmocka_unit_test(test_closed_while_the_window_is_full),
