@@ -366,8 +366,9 @@ struct flare_stream_options {
 
 /* Opens a stream of deliveries to a handler, and blocks until the broker has taken it. The broker
  * is granted credit for as many messages as there are idle handlers (and `prefetch`), and no more.
- * Verdicts are sent in batches, and again when they may not have arrived before a connection broke.
- * After a reconnect the stream goes on by itself. */
+ * Verdicts are sent in batches, and again when they may not have arrived before a connection broke,
+ * or the broker was too busy for them (until `give_up_ms` have passed). After a reconnect the
+ * stream goes on by itself. */
 FLARE_API enum flare_code flare_stream_open(struct flare_client *client,
                                             const struct flare_source *source,
                                             const struct flare_stream_options *options,
@@ -383,7 +384,8 @@ struct flare_stream_counts {
     uint64_t nacked;
     uint64_t rejected;
     uint64_t kept;
-    uint64_t lost;    /* leases that ended before their verdict took effect */
+    uint64_t lost;    /* their verdict had no effect: the lease had ended, the broker could not be
+                         told for `give_up_ms`, or the client was closed before */
     uint32_t running; /* handlers at work now */
     uint32_t waiting; /* messages here whose handler has not begun */
 };
@@ -392,7 +394,8 @@ FLARE_API void flare_stream_get_counts(struct flare_stream *stream,
 
 /* Blocks: takes no more messages, gives back those whose handlers have not begun (nacked without
  * delay), waits for the handlers that run, sends their verdicts, and frees the stream. Without a
- * connection it waits for one, for `give_up_ms` at most. NULL does nothing. */
+ * connection it waits for one, for `give_up_ms` at most, and for as long for a broker that is too
+ * busy for a verdict. NULL does nothing. */
 FLARE_API void flare_stream_close(struct flare_stream *stream);
 
 #ifdef __cplusplus

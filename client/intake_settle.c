@@ -18,6 +18,7 @@ struct intake_verdicts {
     struct call call;
     struct flare_stream *stream;
     enum flare_verdict verdict;
+    uint64_t refused_us; /* when the broker first was too busy for some; 0: it was not */
     size_t count;
     enum flare_code *codes;
     struct flare_receipt receipts[];
@@ -124,12 +125,16 @@ static enum flare_code verdicts_encode(struct intake_verdicts *verdicts)
                          &settle, NULL);
 }
 
-/* They are sent again in a moment. */
+/* They are sent again in a moment, unless that has gone on for long: a part of the broker that has
+ * failed stays so until it is started again. */
 static void verdicts_retry(struct flare_client *client, struct intake_verdicts *verdicts,
                            enum flare_code code)
 {
     struct flare_stream *stream = verdicts->stream;
-    if (verdicts_encode(verdicts) != FLARE_OK) {
+    uint64_t patience_us = (uint64_t)client->options.give_up_ms * 1000;
+    verdicts->refused_us = verdicts->refused_us == 0 ? client->now_us : verdicts->refused_us;
+    if (client->now_us - verdicts->refused_us >= patience_us ||
+        verdicts_encode(verdicts) != FLARE_OK) {
         verdicts_end(verdicts, code);
         return;
     }

@@ -117,6 +117,46 @@ static void test_refused_extension_comes_first(void **state)
 /* ---- verdicts ---------------------------------------------------------------------------------
  */
 
+/* A part of the broker that has failed does not keep a stream from being closed for ever: its
+ * verdicts are sent again for a while and then given up. */
+static void test_verdicts_are_given_up(void **state)
+{
+    (void)state;
+    struct client_turns turns;
+    struct wire_frame frame;
+    uint32_t tries = 0;
+    client_turns_init(&turns, &options, 64);
+    struct flare_stream *stream = client_turns_stream(&turns, &holding);
+    uint64_t id = open_stream(&turns);
+    deliver(&turns, id, 0, 2);
+    stream->is_closing = true;
+    engine_turn(turns.client);
+    for (uint32_t ms = 0; ms < 900; ms += 50) {
+        fake_broker_expect(&turns.fake, WIRE_nack, &frame);
+        assert_int_equal(frame.nack.receipts.count, tries == 0 ? 2 : 1);
+        if (tries % 2 == 0) {
+            fake_broker_settle_but(&turns.fake, &frame, "m1", FLARE_ERR_UNAVAILABLE);
+        } else {
+            fake_broker_fail(&turns.fake, frame.id, FLARE_ERR_UNAVAILABLE);
+        }
+        if (tries == 0) {
+            fake_broker_expect(&turns.fake, WIRE_cancel, &frame);
+            send_ended(&turns, id);
+        }
+        client_turns_read(&turns);
+        assert_false(stream->is_detached);
+        client_turns_advance(&turns, 50);
+        tries++;
+    }
+    client_turns_advance(&turns, 100);
+    fake_broker_expect(&turns.fake, WIRE_nack, &frame);
+    fake_broker_fail(&turns.fake, frame.id, FLARE_ERR_UNAVAILABLE);
+    client_turns_read(&turns);
+    assert_int_equal(stream->counts.nacked, 1);
+    assert_int_equal(stream->counts.lost, 1);
+    expect_closed(&turns, stream);
+}
+
 /* Refusals that go on do not put off the next try. */
 static void test_refusals_do_not_wait_for_each_other(void **state)
 {
@@ -247,6 +287,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_extension_is_refused),
         cmocka_unit_test(test_refused_extension_comes_first),
+        cmocka_unit_test(test_verdicts_are_given_up),
         cmocka_unit_test(test_refusals_do_not_wait_for_each_other),
         cmocka_unit_test(test_opened_when_it_is_sent),
         cmocka_unit_test(test_closed_before_it_is_sent),
