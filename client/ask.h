@@ -35,6 +35,7 @@ struct ask {
     uint64_t id;
     struct span frame; /* the owner's */
     bool is_sent;      /* at least some of it, over some connection */
+    bool is_doubtful;  /* all of it, over one that broke: the broker may have acted on it */
     void (*on_sent)(struct flare_client *client, struct ask *ask); /* all of it; may be NULL */
     /* An error is the broker's fault: the ask stays as it was, and the connection is given up. */
     err_t (*on_answer)(struct flare_client *client, struct ask *ask,

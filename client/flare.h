@@ -68,8 +68,9 @@ struct flare_options {
                                 flare_publish_async waits; 64 MiB */
     /* Publishes carry a random batch key, so that what was not answered before a connection broke
      * is sent again without publishing anything twice (within the topic's idempotency window), and
-     * so is what the broker was too busy for, until `give_up_ms` have passed. With this set they do
-     * not, and then fail with FLARE_ERR_UNKNOWN, or what the broker has said. */
+     * so is what the broker was too busy for, until `give_up_ms` have passed. What is refused after
+     * an answer was lost fails with FLARE_ERR_UNKNOWN, since it may be there. With this set they do
+     * not carry one, and then fail with FLARE_ERR_UNKNOWN, or what the broker has said. */
     bool no_resend;
 
     /* Each frame, as one line of text, when it is sent and received. */

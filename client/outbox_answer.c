@@ -209,13 +209,21 @@ bool outbox_peek(struct span payload, struct wire_frame *out)
     return true;
 }
 
+/* What a message's code says. A part of the broker that cannot serve the batch now has not looked
+ * whether an earlier try, whose answer was lost, had put it there. */
+static enum flare_code outcome(const struct outbox_batch *batch, uint32_t code)
+{
+    bool is_known = !batch->ask.is_doubtful || flare_code_retryable((enum flare_code)code) == 0;
+    return is_known ? (enum flare_code)code : FLARE_ERR_UNKNOWN;
+}
+
 static void tell_results(struct flare_client *client, const struct outbox_batch *batch,
                          bool is_relaxed)
 {
     struct flare_error error;
     for (uint32_t index = 0; index < batch->count; index++) {
         const struct wire_result *from = &client->outbox.results[index];
-        struct flare_result result = {.code = (enum flare_code)from->code,
+        struct flare_result result = {.code = outcome(batch, from->code),
                                       .replayed = from->replayed,
                                       .relaxed = is_relaxed,
                                       .shard = from->shard,
@@ -224,11 +232,11 @@ static void tell_results(struct flare_client *client, const struct outbox_batch 
             continue;
         }
         put_id(result.id, from->id);
-        if (from->code != FLARE_OK) {
-            (void)problem_of_code(&error, from->code);
+        if (result.code != FLARE_OK) {
+            (void)problem_of_code(&error, (uint32_t)result.code);
         }
         batch->entries[index].done(batch->entries[index].user, &result,
-                                   from->code == FLARE_OK ? NULL : &error);
+                                   result.code == FLARE_OK ? NULL : &error);
     }
 }
 
@@ -258,7 +266,9 @@ void outbox_on_failed(struct flare_client *client, struct ask *ask, enum ask_fai
         batch_resend_later(client, batch);
         return;
     }
-    batch_fail(client, batch, error);
+    struct flare_error unknown = *error;
+    unknown.code = FLARE_ERR_UNKNOWN; /* an earlier try, whose answer was lost, may be there */
+    batch_fail(client, batch, ask->is_doubtful ? &unknown : error);
 }
 
 void outbox_fail_all(struct flare_client *client, const struct flare_error *error)

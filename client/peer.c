@@ -93,14 +93,16 @@ static void recall_asks(struct flare_client *client)
     struct flare_error unknown;
     list_init(&again);
     list_init(&failed);
-    if (peer->written > 0) {
-        struct list_link *first = list_pop(&peer->pending);
-        list_append(&peer->sent, first);
-        peer->written = 0;
-    }
     while ((link = list_pop(&peer->sent)) != NULL) {
         struct ask *ask = container_of(link, struct ask, link);
+        ask->is_doubtful = true;
         list_append(ask->fate == ASK_AGAIN ? &again : &failed, link);
+    }
+    if (peer->written > 0) {
+        link = list_pop(&peer->pending);
+        struct ask *ask = container_of(link, struct ask, link);
+        list_append(ask->fate == ASK_AGAIN ? &again : &failed, link);
+        peer->written = 0;
     }
     /* What has no answer speaks of streams of the connection that is gone. */
     while ((link = list_pop(&peer->pending)) != NULL) {
