@@ -175,8 +175,9 @@ enum flare_code flare_pull(struct flare_client *client, const struct flare_sourc
                            const struct flare_pull *options, struct flare_batch **out,
                            struct flare_error *error)
 {
-    uint64_t timeout_ms = client->options.request_timeout_ms;
-    timeout_ms += options == NULL ? 0 : options->wait_ms;
+    uint64_t wait_ms = options == NULL ? 0 : options->wait_ms;
+    uint64_t request_ms = client->options.request_timeout_ms;
+    uint64_t timeout_ms = wait_ms < UINT64_MAX - request_ms ? wait_ms + request_ms : UINT64_MAX;
     enum flare_code code = engine_may_block(client, error);
     if (code != FLARE_OK) {
         return code;

@@ -94,6 +94,37 @@ static void test_attributes(void **state)
     assert_true(flare_delivery_attribute(&delivery, "a", NULL, 0));
 }
 
+static void *answer_pull(void *context)
+{
+    struct fake_broker *fake = context;
+    struct wire_frame frame;
+    fake_broker_expect(fake, WIRE_pull, &frame);
+    fake_broker_deliver(fake, WIRE_pulled, frame.id, 0, 1);
+    return NULL;
+}
+
+/* A wait that knows no end has one no sooner than the others: its message is not given to somebody
+ * who has left. */
+static void test_endless_wait(void **state)
+{
+    (void)state;
+    static const uint64_t waits_ms[] = {UINT64_MAX, UINT64_MAX - 29999};
+    struct client_fixture fixture;
+    client_fixture_init(&fixture);
+    client_fixture_connect(&fixture);
+    for (size_t index = 0; index < 2; index++) {
+        const struct flare_pull options = {.wait_ms = waits_ms[index]};
+        struct flare_batch *batch = NULL;
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, answer_pull, &fixture.fake), 0);
+        assert_int_equal(flare_pull(fixture.client, &source, &options, &batch, NULL), FLARE_OK);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(flare_batch_count(batch), 1);
+        flare_batch_free(batch);
+    }
+    client_fixture_deinit(&fixture);
+}
+
 /* A wait that the broker cuts is asked for again, for what is left of it. */
 static void test_long_wait(void **state)
 {
@@ -381,6 +412,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pull),
         cmocka_unit_test(test_attributes),
+        cmocka_unit_test(test_endless_wait),
         cmocka_unit_test(test_long_wait),
         cmocka_unit_test(test_pull_survives),
         cmocka_unit_test(test_waiting_pulls_leave_room),
