@@ -386,6 +386,7 @@ static bool make_room(struct peer *peer)
 static void lose_for(struct flare_client *client, err_t err)
 {
     struct flare_error error;
+    client->peer.is_useful = false; /* the next one may be the same: a pause before it */
     (void)problem_of_err(&error, err);
     peer_lose(client, &error);
 }

@@ -58,12 +58,34 @@ static void test_closing_stream_is_not_due(void **state)
     client_turns_deinit(&turns);
 }
 
+/* A broker that answers wrongly whenever it is asked is left for a while, although it answers. */
+static void test_pause_after_a_wrong_answer(void **state)
+{
+    (void)state;
+    struct client_turns turns;
+    struct wire_frame frame;
+    const struct flare_message message = {.body = "x", .body_size = 1};
+    client_turns_init(&turns, &options, 64);
+    struct flare_client *client = turns.client;
+    client->peer.tries = 1;
+    assert_int_equal(flare_publish_async(client, "t", &message, NULL, NULL, NULL), FLARE_OK);
+    engine_turn(client);
+    fake_broker_expect(&turns.fake, WIRE_publish, &frame);
+    frame.publish.messages.count = 2;
+    fake_broker_publish(&turns.fake, &frame, FLARE_OK, 1);
+    client_turns_read(&turns);
+    assert_int_equal(client->peer.step, PEER_PAUSING);
+    assert_true(client->peer.step_due_us == client->now_us + 50000);
+    client_turns_deinit(&turns);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_idle),
         cmocka_unit_test(test_lingering),
         cmocka_unit_test(test_closing_stream_is_not_due),
+        cmocka_unit_test(test_pause_after_a_wrong_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
