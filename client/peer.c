@@ -563,9 +563,6 @@ static void pass_written(struct flare_client *client)
         (void)ask->on_answer(client, ask, NULL);
         return;
     }
-    if (list_empty(&peer->sent)) {
-        peer->heard_us = client->now_us;
-    }
     peer->waiting_count += ask_waits(ask);
     list_append(&peer->sent, &ask->link);
     bool is_put = map_put(&peer->by_id, ask->id, ask);
@@ -590,6 +587,9 @@ static bool write_once(struct flare_client *client)
     if (size < 0) {
         lose_write(client);
         return false;
+    }
+    if (list_empty(&peer->sent)) {
+        peer->heard_us = client->now_us; /* as long as it reads, it owes nothing yet */
     }
     size_t left = (size_t)size;
     for (size_t index = 0; index < count && left >= vectors[index].iov_len; index++) {
@@ -632,6 +632,12 @@ static uint64_t give_up_us(const struct flare_client *client)
     return client->peer.lost_us + (uint64_t)client->options.give_up_ms * 1000;
 }
 
+/* Whether the broker is to answer, or to read on. */
+static bool is_awaited(const struct peer *peer)
+{
+    return !list_empty(&peer->sent) || peer->written > 0;
+}
+
 /* A broker that owes answers and has not been heard for a while is asked whether it lives. */
 static void watch(struct flare_client *client, uint64_t now_us)
 {
@@ -670,7 +676,7 @@ void peer_tick(struct flare_client *client, uint64_t now_us)
 {
     struct peer *peer = &client->peer;
     if (peer->step == PEER_READY) {
-        if (!list_empty(&peer->sent)) {
+        if (is_awaited(peer)) {
             watch(client, now_us);
         }
     } else if (peer->step == PEER_PAUSING && now_us >= peer->step_due_us) {
@@ -691,7 +697,7 @@ uint64_t peer_due_us(const struct flare_client *client)
     }
     if (peer->step == PEER_READY) {
         uint64_t quiet_us = peer->is_pinged ? silence_us(client) : silence_us(client) / 2;
-        return list_empty(&peer->sent) ? UINT64_MAX : peer->heard_us + quiet_us;
+        return is_awaited(peer) ? peer->heard_us + quiet_us : UINT64_MAX;
     }
     bool has_given_up = peer->lost_us == 0 || client->now_us >= give_up_us(client);
     return has_given_up || peer->step_due_us < give_up_us(client) ? peer->step_due_us

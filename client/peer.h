@@ -31,7 +31,7 @@ struct peer {
     uint64_t step_due_us; /* when the step has taken too long, or the pause is over */
     uint32_t tries;       /* since the last connection that was of use */
     uint64_t lost_us;     /* since when there is none; 0: there is one */
-    uint64_t heard_us;    /* when bytes came last */
+    uint64_t heard_us;    /* when bytes came last, or it was first owed something */
     bool is_pinged;       /* since then */
     bool is_useful;       /* the broker has answered something on this connection */
 

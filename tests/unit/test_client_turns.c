@@ -36,6 +36,34 @@ static void test_lingering(void **state)
     client_turns_deinit(&turns);
 }
 
+/* More than the socket takes. */
+static void publish_large(struct flare_client *client)
+{
+    static char body[1 << 20];
+    const struct flare_message message = {.body = body, .body_size = sizeof body};
+    assert_int_equal(flare_publish_async(client, "t", &message, NULL, NULL, NULL), FLARE_OK);
+    engine_turn(client);
+}
+
+/* A broker that has died while the very first frame was being written owes no answer yet, but is to
+ * read on. */
+static void test_death_within_a_frame(void **state)
+{
+    (void)state;
+    struct client_turns turns;
+    client_turns_init(&turns, &options, 64);
+    struct flare_client *client = turns.client;
+    client_turns_advance(&turns, 100000);
+    publish_large(client);
+    assert_true(client->peer.written > 0 && list_empty(&client->peer.sent));
+    assert_true(client->timer_due_us == client->now_us + 15000000);
+    client_turns_advance(&turns, 15000);
+    assert_int_equal(client->peer.step, PEER_READY);
+    client_turns_advance(&turns, 15000);
+    assert_int_equal(client->peer.step, PEER_PAUSING);
+    client_turns_deinit(&turns);
+}
+
 /* A stream that is being closed is not about to be opened again: its client used to take one turn
  * after the other until its last handler had returned. */
 static void test_closing_stream_is_not_due(void **state)
@@ -84,6 +112,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_idle),
         cmocka_unit_test(test_lingering),
+        cmocka_unit_test(test_death_within_a_frame),
         cmocka_unit_test(test_closing_stream_is_not_due),
         cmocka_unit_test(test_pause_after_a_wrong_answer),
     };
