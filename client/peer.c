@@ -476,12 +476,10 @@ bool peer_withdraw(struct ask *ask)
 static void lose_write(struct flare_client *client)
 {
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
-        if (!poll_for(client, UV_READABLE | UV_WRITABLE)) {
-            lose_by(client, "cannot poll", ENOMEM);
-        }
-        return;
+        client->peer.is_blocked = true;
+    } else {
+        lose_by(client, "cannot write to", errno);
     }
-    lose_by(client, "cannot write to", errno);
 }
 
 /* True: it is written. */
@@ -607,14 +605,15 @@ void peer_send(struct flare_client *client)
 {
     struct peer *peer = &client->peer;
     bool can_write = peer->step == PEER_GREETING || peer->step == PEER_READY;
-    if (!can_write || !write_hello(client) || peer->step != PEER_READY) {
-        return;
+    peer->is_blocked = false;
+    if (can_write && write_hello(client) && peer->step == PEER_READY) {
+        while (write_once(client)) {
+        }
     }
-    int events = peer->events;
-    while (write_once(client)) {
-    }
-    if (peer->step == PEER_READY && list_empty(&peer->pending) && events != UV_READABLE &&
-        !poll_for(client, UV_READABLE)) {
+    /* What waits for anything but room in the socket must not be woken by that. */
+    int events = peer->is_blocked ? UV_READABLE | UV_WRITABLE : UV_READABLE;
+    bool is_open = peer->step == PEER_GREETING || peer_is_connected(peer);
+    if (is_open && !poll_for(client, events)) {
         lose_by(client, "cannot poll", ENOMEM);
     }
 }

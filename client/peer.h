@@ -47,6 +47,7 @@ struct peer {
     struct list pending;
     struct list held; /* that wait in the broker, beyond what its window has room for */
     size_t written;   /* bytes of the first of `pending` */
+    bool is_blocked;  /* the socket took no more the last time */
     struct list sent;
     struct map by_id;       /* of `sent` */
     uint32_t waiting_count; /* of `sent`, by ask_waits */

@@ -194,10 +194,15 @@ bool fake_broker_is_quiet(struct fake_broker *fake, uint32_t wait_ms)
     return fake->in.size == fake->read_size && !read_more(fake, (int)wait_ms);
 }
 
-void fake_broker_drain(struct fake_broker *fake)
+void fake_broker_take(struct fake_broker *fake)
 {
     while (read_more(fake, 0)) {
     }
+}
+
+void fake_broker_drain(struct fake_broker *fake)
+{
+    fake_broker_take(fake);
     fake->read_size = 0;
     buf_reset(&fake->in);
 }

@@ -59,6 +59,8 @@ void fake_broker_expect_any(struct fake_broker *fake, struct wire_frame *out);
 struct span fake_broker_bytes(const struct fake_broker *fake);
 /* Whether no frame comes within a moment: what must not happen cannot be waited for. */
 bool fake_broker_is_quiet(struct fake_broker *fake, uint32_t wait_ms);
+/* Takes in what has come, so that the client can write on. */
+void fake_broker_take(struct fake_broker *fake);
 /* Forgets what has come and was not read. */
 void fake_broker_drain(struct fake_broker *fake);
 /* Waits for the client to close the connection. */

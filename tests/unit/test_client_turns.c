@@ -64,6 +64,42 @@ static void test_death_within_a_frame(void **state)
     client_turns_deinit(&turns);
 }
 
+/* What waits for the broker's window is not woken because the socket has room: the client's thread
+ * used to take one turn after the other. */
+static void test_full_window_is_not_room(void **state)
+{
+    (void)state;
+    struct client_turns turns;
+    struct wire_frame frame;
+    const struct wire_goodbye goodbye = {0};
+    client_turns_init(&turns, &options, 1);
+    struct flare_client *client = turns.client;
+    assert_int_equal(client->peer.events, UV_READABLE);
+    publish_large(client);
+    assert_int_equal(client->peer.events, UV_READABLE | UV_WRITABLE);
+    const struct flare_message message = {.body = "x", .body_size = 1};
+    assert_int_equal(flare_publish_async(client, "u", &message, NULL, NULL, NULL), FLARE_OK);
+    while (list_empty(&client->peer.sent)) {
+        fake_broker_take(&turns.fake);
+        engine_turn(client);
+    }
+    fake_broker_expect(&turns.fake, WIRE_publish, &frame);
+    assert_false(list_empty(&client->peer.pending));
+    assert_int_equal(client->peer.events, UV_READABLE);
+    fake_broker_publish(&turns.fake, &frame, FLARE_OK, 1);
+    client_turns_read(&turns);
+    fake_broker_expect(&turns.fake, WIRE_publish, &frame);
+    fake_broker_publish(&turns.fake, &frame, FLARE_OK, 2);
+    client_turns_read(&turns);
+    publish_large(client);
+    assert_int_equal(client->peer.events, UV_READABLE | UV_WRITABLE);
+    fake_broker_send(&turns.fake, WIRE_goodbye, &goodbye);
+    client_turns_read(&turns);
+    assert_int_equal(client->peer.step, PEER_LEAVING);
+    assert_int_equal(client->peer.events, UV_READABLE);
+    client_turns_deinit(&turns);
+}
+
 /* A stream that is being closed is not about to be opened again: its client used to take one turn
  * after the other until its last handler had returned. */
 static void test_closing_stream_is_not_due(void **state)
@@ -113,6 +149,7 @@ int main(void)
         cmocka_unit_test(test_idle),
         cmocka_unit_test(test_lingering),
         cmocka_unit_test(test_death_within_a_frame),
+        cmocka_unit_test(test_full_window_is_not_room),
         cmocka_unit_test(test_closing_stream_is_not_due),
         cmocka_unit_test(test_pause_after_a_wrong_answer),
     };
