@@ -64,8 +64,9 @@ struct flare_options {
                                 flare_publish or flare_flush */
     uint32_t batch_messages; /* 512; the broker's bound if that is lower */
     uint32_t batch_size;     /* bytes; 256 KiB, 4 MiB at most; one message may be larger */
-    size_t unconfirmed_size; /* bytes of publishes not yet answered, beyond which
-                                flare_publish_async waits; 64 MiB */
+    size_t unconfirmed_size; /* bytes of publishes not yet answered, with what each batch and
+                                message takes beside, beyond which flare_publish_async waits;
+                                64 MiB */
     /* Publishes carry a random batch key, so that what was not answered before a connection broke
      * is sent again without publishing anything twice (within the topic's idempotency window), and
      * so is what the broker was too busy for, until `give_up_ms` have passed. What is refused after

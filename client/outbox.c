@@ -11,8 +11,7 @@
 #include "client/problem.h"
 
 enum {
-    RECORDS_SIZE = 16 * 1024, /* of a new batch's buffer */
-    ENTRIES_MIN = 64,
+    ENTRIES_MIN = 4,
     SPARE_SIZE_MAX = 1 << 20, /* of a batch that is kept for its memory */
     FRAME_OVERHEAD = 1024,    /* of a publish beside its messages */
 };
@@ -65,7 +64,7 @@ static struct outbox_batch *batch_take(struct outbox *outbox)
         return NULL;
     }
     buf_init(&batch->records, UINT32_MAX);
-    if (!buf_reserve(&batch->records, RECORDS_SIZE)) {
+    if (!buf_reserve(&batch->records, OUTBOX_HEAD_ROOM)) {
         free(batch);
         return NULL;
     }
@@ -300,6 +299,11 @@ static enum flare_code wait_for_room(struct flare_client *client, size_t size,
     return FLARE_OK;
 }
 
+static size_t records_size(const struct outbox_batch *batch)
+{
+    return batch->records.size - OUTBOX_HEAD_ROOM;
+}
+
 /* The batch that takes `put`, with room for it; NULL: no memory. `must_turn`: something may go now
  * that could not, or has begun to linger. */
 static struct outbox_batch *batch_for(struct flare_client *client, struct outbox_topic *topic,
@@ -308,7 +312,7 @@ static struct outbox_batch *batch_for(struct flare_client *client, struct outbox
     struct outbox *outbox = &client->outbox;
     struct outbox_batch *filling = topic->filling;
     if (filling != NULL && (put->is_whole || filling->count >= outbox->batch_messages ||
-                            filling->size + size > outbox->batch_size)) {
+                            records_size(filling) + size > outbox->batch_size)) {
         outbox_close_filling(topic);
         *must_turn = true;
     }
@@ -328,7 +332,15 @@ static struct outbox_batch *batch_for(struct flare_client *client, struct outbox
     return topic->filling;
 }
 
-static void batch_put(struct outbox_batch *batch, const struct outbox_put *put, size_t size)
+/* What the batch takes of `unconfirmed_size` for it: of small messages to many topics most of the
+ * memory is the batches. */
+static size_t cost_of(const struct outbox_batch *batch, const struct outbox_put *put, size_t size)
+{
+    size_t begun = batch->count == 0 ? sizeof *batch + OUTBOX_HEAD_ROOM : 0;
+    return begun + size + put->count * sizeof batch->entries[0];
+}
+
+static void batch_put(struct outbox_batch *batch, const struct outbox_put *put)
 {
     for (size_t index = 0; index < put->count; index++) {
         draft_put(&batch->records, &put->messages[index]);
@@ -338,7 +350,6 @@ static void batch_put(struct outbox_batch *batch, const struct outbox_put *put, 
             .user = put->user_step == 0 ? put->user : (char *)put->user + index * put->user_step};
         batch->count++;
     }
-    batch->size += size;
     batch->is_whole = put->is_whole;
     batch->is_atomic = put->is_atomic;
 }
@@ -358,8 +369,10 @@ static enum flare_code add_locked(struct flare_client *client, const struct outb
     if (batch == NULL) {
         return problem_set(error, FLARE_ERR_MEMORY, "no memory for a message");
     }
-    batch_put(batch, put, size);
-    outbox->unconfirmed_size += size;
+    size_t cost = cost_of(batch, put, size);
+    batch->size += cost;
+    outbox->unconfirmed_size += cost;
+    batch_put(batch, put);
     outbox_wait(outbox, topic);
     if (put->is_whole || batch->count >= outbox->batch_messages) {
         outbox_close_filling(topic);

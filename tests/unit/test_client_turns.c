@@ -36,6 +36,40 @@ static void test_lingering(void **state)
     client_turns_deinit(&turns);
 }
 
+static size_t memory_of(const struct outbox *outbox)
+{
+    size_t size = 0;
+    for (struct list_link *link = list_first(&outbox->all); link != NULL;
+         link = list_next(&outbox->all, link)) {
+        const struct outbox_batch *batch = container_of(link, struct outbox_batch, all_link);
+        size += sizeof *batch + batch->records.capacity +
+                batch->entries_capacity * sizeof batch->entries[0];
+    }
+    return size;
+}
+
+/* `unconfirmed_size` bounds what publishes take, also when each small one has a batch of its own:
+ * of memory that grows by doubling it counts a half at least. */
+static void test_memory_is_counted(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {0, 1, 500, 3000, 40000};
+    static const char body[40000];
+    struct client_turns turns;
+    client_turns_init(&turns, &options, 64);
+    const struct outbox *outbox = &turns.client->outbox;
+    for (uint32_t index = 0; index < 200; index++) {
+        const struct flare_message message = {.body = body, .body_size = sizes[index % 5]};
+        char topic[16];
+        (void)snprintf(topic, sizeof topic, "topic-%u", index % 150);
+        assert_int_equal(flare_publish_async(turns.client, topic, &message, NULL, NULL, NULL),
+                         FLARE_OK);
+        assert_true(memory_of(outbox) <= 2 * outbox->unconfirmed_size);
+    }
+    engine_turn(turns.client);
+    client_turns_deinit(&turns);
+}
+
 /* More than the socket takes. */
 static void publish_large(struct flare_client *client)
 {
@@ -148,6 +182,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_idle),
         cmocka_unit_test(test_lingering),
+        cmocka_unit_test(test_memory_is_counted),
         cmocka_unit_test(test_death_within_a_frame),
         cmocka_unit_test(test_full_window_is_not_room),
         cmocka_unit_test(test_closing_stream_is_not_due),
