@@ -350,7 +350,6 @@ static void batch_put(struct outbox_batch *batch, const struct outbox_put *put)
             .user = put->user_step == 0 ? put->user : (char *)put->user + index * put->user_step};
         batch->count++;
     }
-    batch->is_whole = put->is_whole;
     batch->is_atomic = put->is_atomic;
 }
 

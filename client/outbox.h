@@ -48,7 +48,6 @@ struct outbox_batch {
     uint32_t refusals;
     enum flare_code refusal; /* the last one */
     bool is_keyed;           /* some message has a key, so that order matters */
-    bool is_whole;           /* a request of its own: nothing is added to it */
     bool is_atomic;
 };
 
