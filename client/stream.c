@@ -203,6 +203,7 @@ static enum flare_code open_and_wait(struct flare_stream *stream, struct flare_e
     }
     stream->opening = await;
     if (!join_client(stream)) {
+        stream->opening = NULL;
         await_destroy(await);
         return problem_set(error, FLARE_ERR_UNAVAILABLE, "the client is being closed");
     }

@@ -282,6 +282,29 @@ static void test_closed_while_the_window_is_full(void **state)
     expect_closed(&turns, stream);
 }
 
+static enum flare_verdict handle(void *user, const struct flare_delivery *delivery)
+{
+    (void)user;
+    (void)delivery;
+    return FLARE_ACK;
+}
+
+/* Nobody waits any more for a stream that comes too late. */
+static void test_opened_when_the_client_is_closed(void **state)
+{
+    (void)state;
+    static const struct flare_source source = {"t", "s"};
+    static const struct flare_stream_options handling = {.handler = handle};
+    struct client_turns turns;
+    struct flare_stream *stream = NULL;
+    client_turns_init(&turns, &options, 64);
+    turns.client->is_stopping = true;
+    assert_int_equal(flare_stream_open(turns.client, &source, &handling, &stream, NULL),
+                     FLARE_ERR_UNAVAILABLE);
+    assert_null(stream);
+    client_turns_deinit(&turns);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -292,6 +315,7 @@ int main(void)
         cmocka_unit_test(test_opened_when_it_is_sent),
         cmocka_unit_test(test_closed_before_it_is_sent),
         cmocka_unit_test(test_closed_while_the_window_is_full),
+        cmocka_unit_test(test_opened_when_the_client_is_closed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
