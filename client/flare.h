@@ -50,7 +50,8 @@ struct flare_options {
 
     uint32_t connect_timeout_ms; /* of flare_connect; 5000 */
     uint32_t request_timeout_ms; /* of a call that blocks, beyond what it asks the broker to wait;
-                                    30000. FLARE_ERR_TIMEOUT; a publish may have taken effect */
+                                    30000. FLARE_ERR_TIMEOUT; a publish, which waits so long for
+                                    room and for its answer each, may have taken effect */
     uint32_t reconnect_min_ms;   /* pause before the second try, doubled with each; 50 */
     uint32_t reconnect_max_ms;   /* and its bound; 2000 */
     uint32_t give_up_ms;         /* without a connection for so long, what waits for one fails with

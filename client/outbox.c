@@ -275,26 +275,32 @@ static void flush_all(struct outbox *outbox)
     }
 }
 
-/* With the lock held: waits until `size` more bytes may be unconfirmed. */
-static enum flare_code wait_for_room(struct flare_client *client, size_t size,
+/* With the lock held. */
+static bool has_room(const struct flare_client *client, size_t size)
+{
+    const struct outbox *outbox = &client->outbox;
+    return outbox->unconfirmed_size == 0 ||
+           outbox->unconfirmed_size + size <= client->options.unconfirmed_size;
+}
+
+static enum flare_code wait_for_room(struct flare_client *client, size_t size, uint64_t wait_ms,
                                      struct flare_error *error)
 {
     struct outbox *outbox = &client->outbox;
-    while (!client->is_stopping && outbox->unconfirmed_size > 0 &&
-           outbox->unconfirmed_size + size > client->options.unconfirmed_size) {
-        if (engine_is_own_thread(client)) {
-            return problem_set(error, FLARE_ERR_BUSY, "%zu bytes are unconfirmed",
-                               outbox->unconfirmed_size);
+    struct timespec until = await_deadline(wait_ms);
+    bool is_late = false;
+    while (!client->is_stopping && !has_room(client, size)) {
+        if (engine_is_own_thread(client) || is_late) {
+            return problem_set(error, is_late ? FLARE_ERR_TIMEOUT : FLARE_ERR_BUSY,
+                               "%zu bytes are unconfirmed", outbox->unconfirmed_size);
         }
         /* What lingers would keep its room for good. */
         flush_all(outbox);
         if (engine_need_turn(client)) {
             engine_signal(client);
         }
-        (void)pthread_cond_wait(&client->changed, &client->lock);
-    }
-    if (client->is_stopping) {
-        return problem_set(error, FLARE_ERR_UNAVAILABLE, "the client is being closed");
+        int rc = pthread_cond_timedwait(&client->changed, &client->lock, &until);
+        is_late = rc == ETIMEDOUT;
     }
     return FLARE_OK;
 }
@@ -358,9 +364,13 @@ static enum flare_code add_locked(struct flare_client *client, const struct outb
 {
     struct outbox *outbox = &client->outbox;
     bool must_turn = false;
-    enum flare_code code = wait_for_room(client, size, error);
+    enum flare_code code =
+        has_room(client, size) ? FLARE_OK : wait_for_room(client, size, put->wait_ms, error);
     if (code != FLARE_OK) {
         return code;
+    }
+    if (client->is_stopping) {
+        return problem_set(error, FLARE_ERR_UNAVAILABLE, "the client is being closed");
     }
     struct outbox_topic *topic = topic_take(outbox, put->topic);
     struct outbox_batch *batch =

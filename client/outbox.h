@@ -100,13 +100,14 @@ struct outbox_put {
     size_t count;
     bool is_whole; /* a batch of exactly these */
     bool is_atomic;
-    bool is_urgent; /* even where only full batches are sent */
+    bool is_urgent;   /* even where only full batches are sent */
+    uint64_t wait_ms; /* for room, but on the client's thread; UINT64_MAX: for ever */
     flare_published done;
     void *user;
     size_t user_step; /* bytes from the `user` of one message to that of the next */
 };
 
-/* Publishes; may wait for room unless called on the client's thread. */
+/* Publishes. FLARE_ERR_TIMEOUT, and on the client's thread FLARE_ERR_BUSY: there was no room. */
 enum flare_code outbox_add(struct flare_client *client, const struct outbox_put *put,
                            struct flare_error *error);
 

@@ -8,8 +8,12 @@ enum flare_code flare_publish_async(struct flare_client *client, const char *top
                                     const struct flare_message *message, flare_published done,
                                     void *user, struct flare_error *error)
 {
-    const struct outbox_put put = {
-        .topic = topic, .messages = message, .count = 1, .done = done, .user = user};
+    const struct outbox_put put = {.topic = topic,
+                                   .messages = message,
+                                   .count = 1,
+                                   .wait_ms = UINT64_MAX,
+                                   .done = done,
+                                   .user = user};
     return outbox_add(client, &put, error);
 }
 
@@ -65,6 +69,7 @@ static enum flare_code publish_and_wait(struct flare_client *client, struct outb
     put->done = on_published;
     put->user = gathered->slots;
     put->user_step = sizeof(struct publish_slot);
+    put->wait_ms = client->options.request_timeout_ms;
     enum flare_code code = outbox_add(client, put, error);
     if (code != FLARE_OK) {
         await_destroy(await);

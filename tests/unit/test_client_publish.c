@@ -454,6 +454,25 @@ static void test_room_in_a_thread(void **state)
     client_fixture_deinit(&fixture);
 }
 
+/* What blocks does not wait for room for ever. */
+static void test_no_room_in_time(void **state)
+{
+    (void)state;
+    struct client_fixture fixture;
+    struct flare_error error;
+    static const char body[4000];
+    const struct flare_message message = {.body = body, .body_size = sizeof body};
+    client_fixture_init(&fixture);
+    fixture.options.unconfirmed_size = 6000;
+    fixture.options.request_timeout_ms = 50;
+    client_fixture_connect(&fixture);
+    client_fixture_publish(&fixture, "t", NULL, "x");
+    assert_int_equal(flare_publish(fixture.client, "t", &message, NULL, &error), FLARE_ERR_TIMEOUT);
+    assert_int_equal(flare_publish(fixture.client, "t", &message, NULL, &error), FLARE_ERR_TIMEOUT);
+    assert_non_null(strstr(error.message, "unconfirmed"));
+    client_fixture_deinit(&fixture);
+}
+
 /* ---- losing the connection --------------------------------------------------------------------
  */
 
@@ -915,6 +934,7 @@ int main(void)
         cmocka_unit_test(test_many_topics_fail),
         cmocka_unit_test(test_room_in_a_callback),
         cmocka_unit_test(test_room_in_a_thread),
+        cmocka_unit_test(test_no_room_in_time),
         cmocka_unit_test(test_resend),
         cmocka_unit_test(test_slow_broker),
         cmocka_unit_test(test_refused_when_sent_again),
