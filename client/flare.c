@@ -1,5 +1,6 @@
 #include <flare/flare.h>
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "broker/base/version.h"
@@ -58,6 +59,7 @@ enum flare_code flare_connect(const struct flare_options *options, struct flare_
 void flare_close(struct flare_client *client)
 {
     if (client != NULL) {
+        assert(!engine_is_own_thread(client)); /* a callback cannot wait for its own end */
         engine_leave(client);
         intake_close_all(client);
         engine_stop(client);

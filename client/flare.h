@@ -4,10 +4,11 @@
  * One struct flare_client is one connection with a thread of its own, which connects, sends,
  * receives and reconnects. Every function may be called from any thread at the same time, with two
  * exceptions: a client or stream must not be used during or after the call that closes it, and
- * nothing that blocks (it says so) may be called from a callback (`done`, `trace`, `on_state`),
- * which runs on the client's thread: there it gives FLARE_ERR_CONFLICT. Handlers of streams run on
- * threads of their own and may call everything but flare_stream_close of their stream and
- * flare_close. A client is of no use in a child after fork().
+ * nothing that blocks (it says so) may be called from a callback (`done`, `dial`, `trace`,
+ * `on_state`, `on_lost`, `on_end`), which runs on the client's thread: there it gives
+ * FLARE_ERR_CONFLICT, and flare_stream_close and flare_close, which cannot say so, abort. Handlers
+ * of streams run on threads of their own and may call everything but flare_stream_close of their
+ * stream and flare_close. A client is of no use in a child after fork().
  *
  * Errors are values (<flare/error.h>). Texts are UTF-8 and terminated by a zero byte unless they
  * come with a size. Structs of options may be zeroed: 0 stands for the default. Durations are in
@@ -48,7 +49,9 @@ struct flare_options {
     int (*dial)(void *dial_user);
     void *dial_user;
 
-    uint32_t connect_timeout_ms; /* of flare_connect; 5000 */
+    uint32_t connect_timeout_ms; /* of flare_connect, and of each later try; 5000. A look-up of the
+                                    host's name that has begun is waited for beyond that, and by
+                                    flare_close: the system's resolver has its own time limit */
     uint32_t request_timeout_ms; /* of a call that blocks, beyond what it asks the broker to wait;
                                     30000. FLARE_ERR_TIMEOUT; a publish, which waits so long for
                                     room and for its answer each, may have taken effect */
@@ -59,7 +62,7 @@ struct flare_options {
                                     FLARE_ERR_UNKNOWN; 60000 */
 
     /* Publishes are sent in batches of one topic: when one is full, when its linger time has
-     * passed, or at once when the connection has nothing else under way. */
+     * passed, or at once when nothing of the topic is under way. */
     uint32_t linger_us;      /* how long a publish waits for others while earlier ones are under
                                 way, to the millisecond; 0: 1000; UINT32_MAX: only for a full batch,
                                 flare_publish or flare_flush */

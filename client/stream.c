@@ -265,6 +265,7 @@ void flare_stream_close(struct flare_stream *stream)
     if (stream == NULL) {
         return;
     }
+    assert(!engine_is_own_thread(stream->client)); /* a callback cannot wait for its own end */
     forget_opening(stream);
     wake_client(stream->client);
     (void)pthread_mutex_lock(&stream->lock);

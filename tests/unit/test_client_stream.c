@@ -1,5 +1,12 @@
 #include "tests/unit/client_fixture.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "broker/base/list.h"
+
 static const struct flare_source source = {"t", "s"};
 
 /* Handlers stand at a gate until the test lets them pass. */
@@ -599,6 +606,44 @@ static void test_close_client(void **state)
     assert_int_equal(scene.gate.begun, 1);
 }
 
+static void on_end_close(void *user, const struct flare_error *error)
+{
+    (void)error;
+    flare_stream_close(container_of(user, struct client_scene, gate)->stream);
+}
+
+/* Ends by a signal. */
+static void close_in_a_callback(void)
+{
+    static const struct rlimit no_core = {0, 0};
+    struct client_scene scene;
+    struct wire_frame frame;
+    (void)setrlimit(RLIMIT_CORE, &no_core);
+    scene_init(&scene);
+    scene.options.on_end = on_end_close;
+    scene_open(&scene, &frame);
+    (void)alarm(FAKE_BROKER_TIMEOUT_MS / 1000);
+    send_ended(&scene, FLARE_ERR_NOT_FOUND);
+    for (;;) {
+        (void)pause();
+    }
+}
+
+/* A callback that closes its stream would wait for itself: it is told so at once. */
+static void test_close_in_a_callback(void **state)
+{
+    (void)state;
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0) {
+        close_in_a_callback();
+    }
+    assert_true(child > 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGABRT);
+}
+
 static void test_wrong_options(void **state)
 {
     (void)state;
@@ -636,7 +681,7 @@ int main(void)
         cmocka_unit_test(test_no_extension),  cmocka_unit_test(test_lost_leases),
         cmocka_unit_test(test_refused),       cmocka_unit_test(test_ended),
         cmocka_unit_test(test_close),         cmocka_unit_test(test_close_client),
-        cmocka_unit_test(test_wrong_options),
+        cmocka_unit_test(test_wrong_options), cmocka_unit_test(test_close_in_a_callback),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
