@@ -76,6 +76,8 @@ bool await_wait(struct await *await, uint64_t timeout_ms, struct flare_error *er
     if (!is_finished) {
         (void)problem_set(error, FLARE_ERR_TIMEOUT, "no answer within %llu ms",
                           (unsigned long long)timeout_ms);
+    } else if (await->error.code != FLARE_OK) {
+        (void)problem_copy(error, &await->error);
     }
     return is_finished;
 }

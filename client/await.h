@@ -30,8 +30,8 @@ struct await *await_create(size_t size, struct flare_error *error);
  * have been the waiter's is to be freed. */
 bool await_finish(struct await *await, const struct flare_error *error);
 
-/* True: it is finished, and `await->error` says how. False: FLARE_ERR_TIMEOUT; it belongs to the
- * finisher now, and must not be touched any more. */
+/* True: it is finished, and `await->error` says how, as `error` does of a failure. False:
+ * FLARE_ERR_TIMEOUT; it belongs to the finisher now, and must not be touched any more. */
 bool await_wait(struct await *await, uint64_t timeout_ms, struct flare_error *error);
 /* By the waiter when it was finished, or when it never will be. */
 void await_destroy(struct await *await);

@@ -35,6 +35,17 @@ void call_free(struct call *call)
     free(call);
 }
 
+err_t call_forget(struct flare_client *client, struct call *call, const struct wire_frame *answer,
+                  enum ask_failure failure, const struct flare_error *error)
+{
+    (void)client;
+    (void)answer;
+    (void)failure;
+    (void)error;
+    call_free(call);
+    return NULL;
+}
+
 /* What may simply be asked again: it does nothing, or nothing more when it is done twice. */
 static enum ask_fate fate_of(enum wire_type type)
 {
@@ -104,9 +115,7 @@ static enum flare_code wait_for(struct flare_client *client, struct await *await
         return FLARE_ERR_TIMEOUT;
     }
     enum flare_code code = await->error.code;
-    if (code != FLARE_OK) {
-        (void)problem_copy(error, &await->error);
-    } else if (blocking->data != NULL) {
+    if (code == FLARE_OK && blocking->data != NULL) {
         memcpy(blocking->data, await->data, blocking->data_size);
     }
     await_destroy(await);

@@ -18,6 +18,9 @@ struct call {
 /* `size` bytes, of a struct that begins with a call; cleared. NULL: no memory. */
 void *call_create(size_t size, struct flare_error *error);
 void call_free(struct call *call);
+/* An on_end for what nobody waits for: only frees it. */
+err_t call_forget(struct flare_client *client, struct call *call, const struct wire_frame *answer,
+                  enum ask_failure failure, const struct flare_error *error);
 
 /* Encodes `message`, whose id must be its first field, as a new request. */
 enum flare_code call_encode(struct flare_client *client, struct call *call, enum wire_type type,

@@ -52,6 +52,20 @@ err_t draft_check_source(const struct flare_source *source)
     return NULL;
 }
 
+size_t draft_source_size(const struct flare_source *source)
+{
+    return strlen(source->topic) + strlen(source->subscription) + 2;
+}
+
+char *draft_copy_source(char *at, const struct flare_source *source, struct flare_source *out)
+{
+    size_t topic_size = strlen(source->topic) + 1;
+    size_t subscription_size = strlen(source->subscription) + 1;
+    out->topic = memcpy(at, source->topic, topic_size);
+    out->subscription = memcpy(at + topic_size, source->subscription, subscription_size);
+    return at + topic_size + subscription_size;
+}
+
 err_t draft_check_text(const char *what, const char *text, size_t size_max)
 {
     if (text == NULL) {

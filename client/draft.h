@@ -24,6 +24,11 @@ err_t draft_check_source(const struct flare_source *source) MUST_CHECK;
  */
 err_t draft_check_text(const char *what, const char *text, size_t size_max) MUST_CHECK;
 
+/* Bytes of its texts with their ends. */
+size_t draft_source_size(const struct flare_source *source);
+/* Copies them to `at`, where `out` then has them; returns the end of the copies. */
+char *draft_copy_source(char *at, const struct flare_source *source, struct flare_source *out);
+
 static inline struct span draft_span(const char *text)
 {
     return span_text(text == NULL ? "" : text);

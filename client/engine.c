@@ -36,21 +36,16 @@ static void engine_on_timer(uv_timer_t *handle)
 /* ---- options ----------------------------------------------------------------------------------
  */
 
-static void put_default(uint32_t *value, uint32_t standard)
-{
-    *value = *value == 0 ? standard : *value;
-}
-
 static err_t check_options(struct flare_options *options)
 {
-    put_default(&options->connect_timeout_ms, 5000);
-    put_default(&options->request_timeout_ms, 30000);
-    put_default(&options->reconnect_min_ms, 50);
-    put_default(&options->reconnect_max_ms, 2000);
-    put_default(&options->give_up_ms, 60000);
-    put_default(&options->linger_us, 1000);
-    put_default(&options->batch_messages, 512);
-    put_default(&options->batch_size, 256 * 1024);
+    engine_put_default(&options->connect_timeout_ms, 5000);
+    engine_put_default(&options->request_timeout_ms, 30000);
+    engine_put_default(&options->reconnect_min_ms, 50);
+    engine_put_default(&options->reconnect_max_ms, 2000);
+    engine_put_default(&options->give_up_ms, 60000);
+    engine_put_default(&options->linger_us, 1000);
+    engine_put_default(&options->batch_messages, 512);
+    engine_put_default(&options->batch_size, 256 * 1024);
     if (options->unconfirmed_size == 0) {
         options->unconfirmed_size = 64u << 20;
     }
@@ -132,17 +127,13 @@ static void *engine_run(void *context)
     return NULL;
 }
 
-/* The application's signals are for its own threads. */
-static int start_thread(struct flare_client *client)
+int engine_spawn(pthread_t *thread, void *(*run)(void *context), void *context)
 {
     sigset_t all;
     sigset_t before;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    /* Set first, since the thread asks at once. */
-    client->is_running = true;
-    int rc = pthread_create(&client->thread, NULL, engine_run, client);
-    client->is_running = rc == 0;
+    int rc = pthread_create(thread, NULL, run, context);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc;
 }
@@ -177,8 +168,10 @@ void engine_close_loop(struct flare_client *client)
 err_t engine_start(struct flare_client *client)
 {
     TRY(engine_open_loop(client));
-    int rc = start_thread(client);
+    client->is_running = true; /* first, since the thread asks at once */
+    int rc = engine_spawn(&client->thread, engine_run, client);
     if (rc != 0) {
+        client->is_running = false;
         engine_close_loop(client);
         return ERR(IO, "cannot start a thread: %s", strerror(rc));
     }

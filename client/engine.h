@@ -60,6 +60,15 @@ void engine_leave(struct flare_client *client);
 void engine_stop(struct flare_client *client);
 void engine_destroy(struct flare_client *client);
 
+/* Starts a thread without the application's signals, which are for its own. 0, or an errno. */
+int engine_spawn(pthread_t *thread, void *(*run)(void *context), void *context);
+
+/* 0 stands for the default. */
+static inline void engine_put_default(uint32_t *option, uint32_t standard)
+{
+    *option = *option == 0 ? standard : *option;
+}
+
 static inline uint64_t engine_next_id(struct flare_client *client)
 {
     return atomic_fetch_add_explicit(&client->last_id, 1, memory_order_relaxed) + 1;

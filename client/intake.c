@@ -15,19 +15,6 @@ static err_t consume_on_end(struct flare_client *client, struct call *call,
 /* ---- what comes -------------------------------------------------------------------------------
  */
 
-/* A frame without answer, about this stream. */
-static err_t note_on_end(struct flare_client *client, struct call *call,
-                         const struct wire_frame *answer, enum ask_failure failure,
-                         const struct flare_error *error)
-{
-    (void)client;
-    (void)answer;
-    (void)failure;
-    (void)error;
-    call_free(call);
-    return NULL;
-}
-
 /* Sends a frame that speaks of the stream by its id and has no answer. False: no memory. */
 static bool send_note(struct flare_stream *stream, enum wire_type type, void *message)
 {
@@ -36,7 +23,7 @@ static bool send_note(struct flare_stream *stream, enum wire_type type, void *me
     if (call == NULL) {
         return false;
     }
-    call->on_end = note_on_end;
+    call->on_end = call_forget;
     if (call_encode_as(call, id, type, ASK_NO_ANSWER, message, NULL) != FLARE_OK) {
         call_free(call);
         return false;

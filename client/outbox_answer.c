@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "broker/base/bytes.h"
+#include "client/parcel.h"
 #include "client/problem.h"
 
 enum {
@@ -13,17 +14,6 @@ enum {
     RESULT_NUMBERS_AT = 3 + RESULT_ID_SIZE,      /* shard and sequence, in the common form */
     RESULT_SIZE_MAX = RESULT_NUMBERS_AT + 2 * 9, /* of that, and bytes that may be looked at */
 };
-
-static void put_id(char *out, struct span id)
-{
-    static const char digits[] = "0123456789abcdef";
-    size_t size = id.size < (FLARE_ID_SIZE - 1) / 2 ? id.size : (FLARE_ID_SIZE - 1) / 2;
-    for (size_t at = 0; at < size; at++) {
-        out[2 * at] = digits[id.data[at] >> 4];
-        out[2 * at + 1] = digits[id.data[at] & 15];
-    }
-    out[2 * size] = '\0';
-}
 
 /* It has been answered: room first, so that callbacks can publish. */
 static void batch_leave(struct flare_client *client, struct outbox_batch *batch)
@@ -231,7 +221,7 @@ static void tell_results(struct flare_client *client, const struct outbox_batch 
         if (batch->entries[index].done == NULL) {
             continue;
         }
-        put_id(result.id, from->id);
+        parcel_put_id(result.id, from->id);
         if (result.code != FLARE_OK) {
             (void)problem_of_code(&error, (uint32_t)result.code);
         }

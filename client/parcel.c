@@ -2,9 +2,11 @@
 
 #include <stdlib.h>
 
+#include "client/draft.h"
+
 enum { PARCEL_PAIR_SIZE = 4 }; /* of an attribute beside its texts, SPEC "Credit streams" */
 
-static void put_id(char out[FLARE_ID_SIZE], struct span id)
+void parcel_put_id(char out[FLARE_ID_SIZE], struct span id)
 {
     static const char digits[] = "0123456789abcdef";
     size_t size = id.size < (FLARE_ID_SIZE - 1) / 2 ? id.size : (FLARE_ID_SIZE - 1) / 2;
@@ -19,7 +21,7 @@ static void take_delivery(struct flare_batch *batch, const struct wire_delivery 
 {
     struct parcel_item *item = &batch->items[batch->count];
     struct flare_delivery *to = &item->delivery;
-    put_id(to->id, from->id);
+    parcel_put_id(to->id, from->id);
     to->receipt.size = (uint8_t)from->receipt.size;
     memcpy(to->receipt.bytes, from->receipt.data, from->receipt.size);
     to->shard = from->shard;
@@ -40,32 +42,20 @@ static void take_delivery(struct flare_batch *batch, const struct wire_delivery 
     batch->count++;
 }
 
-/* The end of the texts is where the deliveries' bytes begin. */
-static uint8_t *copy_source(struct flare_batch *batch, uint8_t *at,
-                            const struct flare_source *source)
-{
-    size_t topic_size = strlen(source->topic) + 1;
-    size_t subscription_size = strlen(source->subscription) + 1;
-    memcpy(at, source->topic, topic_size);
-    memcpy(at + topic_size, source->subscription, subscription_size);
-    batch->source.topic = (const char *)at;
-    batch->source.subscription = (const char *)at + topic_size;
-    return at + topic_size + subscription_size;
-}
-
 err_t parcel_create(const struct wire_list *deliveries, const struct flare_source *source,
                     struct flare_batch **out)
 {
     struct wire_items items;
     struct wire_delivery delivery;
     size_t items_size = deliveries->count * sizeof(struct parcel_item);
-    size_t texts_size = strlen(source->topic) + strlen(source->subscription) + 2;
+    size_t texts_size = draft_source_size(source);
     struct flare_batch *batch =
         calloc(1, sizeof *batch + items_size + texts_size + deliveries->items.size);
     if (batch == NULL) {
         return ERR(MEMORY, "no memory for %u deliveries", deliveries->count);
     }
-    uint8_t *bytes = copy_source(batch, (uint8_t *)&batch->items[deliveries->count], source);
+    char *texts = (char *)&batch->items[deliveries->count];
+    uint8_t *bytes = (uint8_t *)draft_copy_source(texts, source, &batch->source);
     if (deliveries->items.size > 0) {
         memcpy(bytes, deliveries->items.data, deliveries->items.size);
     }

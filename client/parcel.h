@@ -35,6 +35,9 @@ struct flare_batch {
 err_t parcel_create(const struct wire_list *deliveries, const struct flare_source *source,
                     struct flare_batch **out) MUST_CHECK;
 
+/* A message's id as text. */
+void parcel_put_id(char out[FLARE_ID_SIZE], struct span id);
+
 /* What a delivery takes of a stream's byte credit: as the broker counts it. */
 size_t parcel_credit(const struct flare_delivery *delivery);
 

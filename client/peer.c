@@ -54,7 +54,7 @@ void peer_deinit(struct peer *peer)
 /* ---- the end of a connection ------------------------------------------------------------------
  */
 
-static void close_socket(struct peer *peer)
+static void drop_socket(struct peer *peer)
 {
     if (peer->poll != NULL) {
         (void)uv_poll_stop(&peer->poll->handle);
@@ -65,6 +65,12 @@ static void close_socket(struct peer *peer)
         (void)close(peer->socket);
         peer->socket = -1;
     }
+    peer->events = 0;
+}
+
+static void close_socket(struct peer *peer)
+{
+    drop_socket(peer);
     if (peer->addresses != NULL) {
         uv_freeaddrinfo(peer->addresses);
         peer->addresses = NULL;
@@ -72,7 +78,6 @@ static void close_socket(struct peer *peer)
     if (peer->is_resolving) {
         (void)uv_cancel((uv_req_t *)&peer->resolving);
     }
-    peer->events = 0;
     peer->in_size = 0;
     peer->hello_written = 0;
 }
@@ -218,7 +223,6 @@ static bool poll_for(struct flare_client *client, int events)
         }
         poll->client = client;
         peer->poll = poll;
-        peer->events = 0;
     }
     if (peer->events != events) {
         peer->events = events;
@@ -261,14 +265,7 @@ static void connect_next(struct flare_client *client)
     while (peer->address != NULL) {
         const struct addrinfo *address = peer->address;
         peer->address = address->ai_next;
-        if (peer->poll != NULL) {
-            (void)uv_poll_stop(&peer->poll->handle);
-            uv_close((uv_handle_t *)&peer->poll->handle, peer_on_poll_closed);
-            peer->poll = NULL;
-        }
-        if (peer->socket >= 0) {
-            (void)close(peer->socket);
-        }
+        drop_socket(peer);
         peer->socket = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (peer->socket < 0) {
             number = errno;

@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "client/engine.h"
+#include "client/call.h"
 #include "client/problem.h"
 
 enum {
@@ -148,57 +148,20 @@ static void on_goodbye(struct flare_client *client)
 /* ---- pings ------------------------------------------------------------------------------------
  */
 
-struct peer_pinging {
-    struct ask ask;
-    struct buf frame;
-};
-
-static void ping_free(struct ask *ask)
-{
-    struct peer_pinging *ping = container_of(ask, struct peer_pinging, ask);
-    buf_deinit(&ping->frame);
-    free(ping);
-}
-
-static err_t ping_on_answer(struct flare_client *client, struct ask *ask,
-                            const struct wire_frame *answer)
-{
-    (void)client;
-    (void)answer;
-    ping_free(ask);
-    return NULL;
-}
-
-static void ping_on_failed(struct flare_client *client, struct ask *ask, enum ask_failure failure,
-                           const struct flare_error *error)
-{
-    (void)client;
-    (void)failure;
-    (void)error;
-    ping_free(ask);
-}
-
 bool peer_ping(struct flare_client *client)
 {
-    struct peer_pinging *ping = calloc(1, sizeof *ping);
-    if (ping == NULL) {
+    struct wire_ping message = {0};
+    struct call *call = call_create(sizeof *call, NULL);
+    if (call == NULL) {
         return false;
     }
-    struct wire_ping message = {.id = engine_next_id(client)};
-    buf_init(&ping->frame, WIRE_OVERHEAD_MAX);
-    wire_encode(&ping->frame, WIRE_ping, &message);
-    ping->ask = (struct ask){.type = WIRE_ping,
-                             .answer = WIRE_pong,
-                             .fate = ASK_UNKNOWN,
-                             .id = message.id,
-                             .frame = buf_span(&ping->frame),
-                             .on_answer = ping_on_answer,
-                             .on_failed = ping_on_failed};
-    if (ping->frame.failed) {
-        ping_free(&ping->ask);
+    call->on_end = call_forget;
+    if (call_encode(client, call, WIRE_ping, WIRE_pong, &message, NULL) != FLARE_OK) {
+        call_free(call);
         return false;
     }
-    peer_submit(client, &ping->ask);
+    call->ask.fate = ASK_UNKNOWN; /* it is about this connection */
+    peer_submit(client, &call->ask);
     return true;
 }
 

@@ -79,9 +79,6 @@ static enum flare_code publish_and_wait(struct flare_client *client, struct outb
         return FLARE_ERR_TIMEOUT;
     }
     code = await->error.code;
-    if (code != FLARE_OK) {
-        (void)problem_copy(error, &await->error);
-    }
     for (size_t index = 0; index < put->count && results != NULL; index++) {
         results[index] = gathered->slots[index].result;
     }

@@ -115,20 +115,15 @@ static struct pulling *create(const struct flare_source *source, const struct fl
                               struct flare_error *error)
 {
     const char *consumer = options->consumer == NULL ? "" : options->consumer;
-    size_t topic_size = strlen(source->topic) + 1;
-    size_t subscription_size = strlen(source->subscription) + 1;
     size_t consumer_size = strlen(consumer) + 1;
     struct pulling *pulling =
-        call_create(sizeof *pulling + topic_size + subscription_size + consumer_size, error);
+        call_create(sizeof *pulling + draft_source_size(source) + consumer_size, error);
     if (pulling == NULL) {
         return NULL;
     }
-    char *at = pulling->texts;
+    char *end = draft_copy_source(pulling->texts, source, &pulling->source);
     pulling->options = *options;
-    pulling->source.topic = memcpy(at, source->topic, topic_size);
-    pulling->source.subscription = memcpy(at + topic_size, source->subscription, subscription_size);
-    pulling->options.consumer =
-        memcpy(at + topic_size + subscription_size, consumer, consumer_size);
+    pulling->options.consumer = memcpy(end, consumer, consumer_size);
     return pulling;
 }
 
@@ -197,8 +192,6 @@ enum flare_code flare_pull(struct flare_client *client, const struct flare_sourc
     code = await->error.code;
     if (code == FLARE_OK) {
         memcpy(out, await->data, sizeof *out);
-    } else {
-        (void)problem_copy(error, &await->error);
     }
     await_destroy(await);
     return code;

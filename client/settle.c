@@ -232,9 +232,7 @@ enum flare_code flare_settle(struct flare_client *client, const struct flare_sou
         return FLARE_ERR_TIMEOUT;
     }
     code = await->error.code;
-    if (code != FLARE_OK) {
-        (void)problem_copy(error, &await->error);
-    } else {
+    if (code == FLARE_OK) {
         code = first_failure(kept->codes, settle->count, error);
         if (codes != NULL) {
             memcpy(codes, kept->codes, settle->count * sizeof codes[0]);

@@ -1,7 +1,6 @@
 #include <flare/flare.h>
 
 #include <assert.h>
-#include <signal.h>
 #include <stdlib.h>
 
 #include "client/draft.h"
@@ -73,17 +72,12 @@ static void *stream_run(void *context)
 /* ---- life -------------------------------------------------------------------------------------
  */
 
-static void put_default(uint32_t *value, uint32_t standard)
-{
-    *value = *value == 0 ? standard : *value;
-}
-
 static err_t check_options(const struct flare_source *source, struct flare_stream_options *options)
 {
     TRY(draft_check_source(source));
     TRY(draft_check_text("consumer", options->consumer, STREAM_CONSUMER_MAX));
-    put_default(&options->concurrency, 1);
-    put_default(&options->bytes, STREAM_BYTES);
+    engine_put_default(&options->concurrency, 1);
+    engine_put_default(&options->bytes, STREAM_BYTES);
     if (options->handler == NULL) {
         return ERR(INVALID, "handler: is missing");
     }
@@ -117,21 +111,17 @@ struct flare_stream *intake_create(struct flare_client *client, const struct fla
                                    const struct flare_stream_options *options)
 {
     const char *consumer = options->consumer == NULL ? "" : options->consumer;
-    size_t topic_size = strlen(source->topic) + 1;
-    size_t subscription_size = strlen(source->subscription) + 1;
     size_t consumer_size = strlen(consumer) + 1;
     struct flare_stream *stream =
-        calloc(1, sizeof *stream + topic_size + subscription_size + consumer_size);
+        calloc(1, sizeof *stream + draft_source_size(source) + consumer_size);
     if (stream == NULL) {
         return NULL;
     }
-    char *at = stream->texts;
+    char *end = draft_copy_source(stream->texts, source, &stream->source);
     stream->client = client;
     stream->is_detached = true;
     stream->options = *options;
-    stream->source.topic = memcpy(at, source->topic, topic_size);
-    stream->source.subscription = memcpy(at + topic_size, source->subscription, subscription_size);
-    stream->options.consumer = memcpy(at + topic_size + subscription_size, consumer, consumer_size);
+    stream->options.consumer = memcpy(end, consumer, consumer_size);
     stream->lease_us = options->lease_ms * 1000;
     list_init(&stream->waiting);
     list_init(&stream->finished);
@@ -163,18 +153,12 @@ static void stop_workers(struct flare_stream *stream)
     }
 }
 
-/* The application's signals are for its own threads. */
 static bool start_workers(struct flare_stream *stream)
 {
-    sigset_t all;
-    sigset_t before;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     while (stream->worker_count < stream->options.concurrency &&
-           pthread_create(&stream->workers[stream->worker_count], NULL, stream_run, stream) == 0) {
+           engine_spawn(&stream->workers[stream->worker_count], stream_run, stream) == 0) {
         stream->worker_count++;
     }
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return stream->worker_count == stream->options.concurrency;
 }
 
@@ -211,9 +195,6 @@ static enum flare_code open_and_wait(struct flare_stream *stream, struct flare_e
         return FLARE_ERR_TIMEOUT;
     }
     enum flare_code code = await->error.code;
-    if (code != FLARE_OK) {
-        (void)problem_copy(error, &await->error);
-    }
     await_destroy(await);
     return code;
 }
