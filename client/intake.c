@@ -285,7 +285,7 @@ static void cancel(struct flare_stream *stream)
     if (stream->consume == NULL || stream->is_cancelling) {
         return;
     }
-    if (peer_withdraw(&stream->consume->ask)) {
+    if (peer_withdraw(stream->client, &stream->consume->ask)) {
         close_consume(stream); /* the broker knows of no stream that it could end */
     } else {
         stream->is_cancelling = send_note(stream, WIRE_cancel, &message);

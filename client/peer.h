@@ -71,7 +71,7 @@ void peer_stop(struct flare_client *client);
 /* Takes over an ask. */
 void peer_submit(struct flare_client *client, struct ask *ask);
 /* Gives one back that nobody has seen yet. False: some of it is sent, and it ends as any other. */
-bool peer_withdraw(struct ask *ask);
+bool peer_withdraw(struct flare_client *client, struct ask *ask);
 /* Writes what can be written. */
 void peer_send(struct flare_client *client);
 /* Acts on what is due. */

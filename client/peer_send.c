@@ -15,12 +15,18 @@ void peer_submit(struct flare_client *client, struct ask *ask)
     list_append(&client->peer.pending, &ask->link);
 }
 
-bool peer_withdraw(struct ask *ask)
+bool peer_withdraw(struct flare_client *client, struct ask *ask)
 {
-    if (!ask->is_sent) {
-        list_remove(&ask->link);
+    if (ask->is_sent) {
+        return false;
     }
-    return !ask->is_sent;
+    list_remove(&ask->link);
+    /* It may have been next in the room that another had left. */
+    struct list_link *held = list_pop(&client->peer.held);
+    if (held != NULL) {
+        list_append(&client->peer.pending, held);
+    }
+    return true;
 }
 
 static void lose_write(struct flare_client *client)

@@ -264,6 +264,28 @@ static void test_closed_before_it_is_sent(void **state)
     expect_closed(&turns, stream);
 }
 
+/* The room that was kept for it is the next one's. */
+static void test_closed_when_there_is_room(void **state)
+{
+    (void)state;
+    static const struct flare_source other = {"t", "other"};
+    struct client_turns turns;
+    struct wire_frame frame;
+    client_turns_init(&turns, &options, 2);
+    uint64_t pull = fill_window(&turns);
+    struct flare_stream *stream = client_turns_stream(&turns, &holding);
+    engine_turn(turns.client);
+    assert_int_equal(flare_pull_async(turns.client, &other, NULL, on_pulled, NULL, NULL), FLARE_OK);
+    engine_turn(turns.client);
+    assert_true(fake_broker_is_quiet(&turns.fake, 0));
+    stream->is_closing = true;
+    fake_broker_deliver(&turns.fake, WIRE_pulled, pull, 0, 1);
+    client_turns_read(&turns);
+    fake_broker_expect(&turns.fake, WIRE_pull, &frame);
+    assert_true(span_is(frame.pull.subscription, "other"));
+    expect_closed(&turns, stream);
+}
+
 /* So it is when the consume waits behind other requests, and then the connection breaks. */
 static void test_closed_while_the_window_is_full(void **state)
 {
@@ -314,6 +336,7 @@ int main(void)
         cmocka_unit_test(test_refusals_do_not_wait_for_each_other),
         cmocka_unit_test(test_opened_when_it_is_sent),
         cmocka_unit_test(test_closed_before_it_is_sent),
+        cmocka_unit_test(test_closed_when_there_is_room),
         cmocka_unit_test(test_closed_while_the_window_is_full),
         cmocka_unit_test(test_opened_when_the_client_is_closed),
     };
