@@ -353,7 +353,10 @@ static struct session_chunk *chunk_with_room(struct session_conn *conn)
     uint64_t frame = next_frame(conn);
     uint64_t end = conn->at + (frame == 0 ? WIRE_SIZE_BYTES : frame);
     bool is_roomy = kept > 0 || chunk->capacity - chunk->size >= SESSION_CHUNK_SIZE / 4;
-    if (end <= chunk->capacity && chunk->size < chunk->capacity && is_roomy) {
+    /* With a larger frame at its begin it is filled first, so that each growth doubles what is kept
+     * and a frame is copied about once, in however small pieces it comes. */
+    bool fits = end <= chunk->capacity || conn->at == 0;
+    if (fits && chunk->size < chunk->capacity && is_roomy) {
         return chunk;
     }
     if (chunk->refs == 1 && conn->at > 0 && kept < chunk->capacity / 2) {

@@ -1,0 +1,96 @@
+/* broker/session: what a connection reads into, and what it does with input that does not come on,
+ * over real volumes on memory stores and on simulated time. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "broker/session/session_internal.h"
+#include "tests/lib/sessions.h"
+
+enum { SHARDS = 4 };
+
+static struct sessions sessions;
+static struct session_client client;
+
+static int setup(void **state)
+{
+    (void)state;
+    sessions_open(&sessions, SHARDS, NULL);
+    session_client_open(&client, &sessions, false);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    session_client_close(&client);
+    sessions_close(&sessions);
+    return 0;
+}
+
+/* The client's connection, the only one that is open. */
+static struct session_conn *connection(void)
+{
+    return container_of(list_first(&sessions.server->steps[SESSION_OPEN]), struct session_conn,
+                        link);
+}
+
+/* Has the server read what is sent, however many turns it takes. */
+static void send_and_turn(struct span bytes)
+{
+    uint64_t wanted = metrics_get(&sessions.metrics.wire_received_bytes_total) + bytes.size;
+    session_client_send_raw(&client, bytes);
+    while (metrics_get(&sessions.metrics.wire_received_bytes_total) < wanted) {
+        sessions_turn(&sessions);
+    }
+}
+
+/* A publish of one message of `size` bytes as one frame. */
+static void put_publish(struct buf *out, uint64_t id, size_t size)
+{
+    struct wire_publish publish = {.id = id, .topic = span_text("t"), .messages.count = 1};
+    uint8_t *body = calloc(1, size + 1);
+    assert_non_null(body);
+    const struct wire_message message = {.body = span_of(body, size)};
+    buf_init(out, 1 << 20);
+    size_t start = wire_begin(out, WIRE_publish, &publish);
+    wire_put_record(out, WIRE_RECORD_message, &message);
+    wire_end(out, start, WIRE_publish, &publish);
+    assert_false(out->failed);
+    free(body);
+}
+
+/* A frame larger than what is read at once is moved a few times, not with each piece of it. */
+static void large_frames_are_copied_about_once(void **state)
+{
+    (void)state;
+    enum { PIECE = 1024, SIZE = 290 * PIECE };
+    struct buf frame;
+    put_publish(&frame, 2, SIZE);
+    const struct session_chunk *before = NULL;
+    uint32_t chunks = 0;
+    for (size_t at = 0; at < frame.size; at += PIECE) {
+        size_t size = frame.size - at < PIECE ? frame.size - at : PIECE;
+        send_and_turn(span_of(frame.data + at, size));
+        chunks += at + size < frame.size && connection()->chunk != before;
+        before = connection()->chunk;
+    }
+    assert_in_range(chunks, 1, 3); /* of 128 KiB, of 256 KiB and of the frame */
+    (void)session_client_expect(&client, WIRE_published, 2);
+    buf_deinit(&frame);
+}
+
+#define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(large_frames_are_copied_about_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
