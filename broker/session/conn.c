@@ -331,7 +331,10 @@ static void conn_feed(struct session_conn *conn)
         conn->at += (size_t)size;
         session_on_frame(conn, payload);
     }
-    if (conn_takes_frames(conn) && kept_input(conn) == 0) {
+    /* While requests refer to the chunk it is filled on, so that many small ones, each in a read of
+     * its own, do not hold a chunk each. */
+    bool is_unused = conn->chunk != NULL && conn->chunk->refs == 1 && kept_input(conn) == 0;
+    if (conn_takes_frames(conn) && is_unused) {
         drop_chunk(conn);
     }
     if (conn_takes_frames(conn)) {

@@ -85,12 +85,65 @@ static void large_frames_are_copied_about_once(void **state)
     buf_deinit(&frame);
 }
 
+/* Requests that come one by one and are not answered share what they were read into; once they are,
+ * the connection holds nothing. */
+static void small_requests_share_a_chunk(void **state)
+{
+    (void)state;
+    uint32_t count = sessions_limits.window_requests - 1;
+    volumes_hold(&sessions.volumes, 0);
+    volumes_hold(&sessions.volumes, 1);
+    for (uint64_t id = 2; id < 2 + count; id++) {
+        struct buf frame;
+        put_publish(&frame, id, 10);
+        send_and_turn(buf_span(&frame));
+        buf_deinit(&frame);
+    }
+    const struct session_conn *conn = connection();
+    assert_int_equal(conn->request_count, count);
+    assert_non_null(conn->chunk);
+    assert_int_equal(conn->chunk->refs, 1 + count);
+    volumes_unhold(&sessions.volumes, 0);
+    volumes_unhold(&sessions.volumes, 1);
+    for (uint32_t index = 0; index < count; index++) {
+        assert_int_equal(session_client_take(&client)->type, WIRE_published);
+    }
+    assert_null(conn->chunk);
+    assert_int_equal(sessions.server->chunk_count, 1);
+}
+
+/* A chunk that is full while requests refer to it is left to them, and reading goes on in another.
+ */
+static void a_full_chunk_is_left(void **state)
+{
+    (void)state;
+    enum { COUNT = 6, SIZE = 50000 };
+    volumes_hold(&sessions.volumes, 0);
+    volumes_hold(&sessions.volumes, 1);
+    for (uint64_t id = 2; id < 2 + COUNT; id++) {
+        struct buf frame;
+        put_publish(&frame, id, SIZE);
+        send_and_turn(buf_span(&frame));
+        buf_deinit(&frame);
+    }
+    assert_int_equal(connection()->request_count, COUNT);
+    volumes_unhold(&sessions.volumes, 0);
+    volumes_unhold(&sessions.volumes, 1);
+    for (uint32_t index = 0; index < COUNT; index++) {
+        assert_int_equal(session_client_take(&client)->type, WIRE_published);
+    }
+    assert_null(connection()->chunk);
+    assert_in_range(sessions.server->chunk_count, 2, COUNT / 2);
+}
+
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(large_frames_are_copied_about_once),
+        CASE(small_requests_share_a_chunk),
+        CASE(a_full_chunk_is_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
