@@ -47,12 +47,20 @@ void session_conn_touch(struct session_conn *conn)
     }
 }
 
+/* Until when more of the frame that has begun must have come. */
+static void expect_input(struct session_conn *conn)
+{
+    conn->input_us = clock_mono_us(conn->server->options.clock) +
+                     UINT64_C(1000) * conn->server->options.limits.write_timeout_ms;
+}
+
 static void set_reading(struct session_conn *conn, bool reads)
 {
     if (reads == conn->is_reading) {
         return;
     }
     conn->is_reading = reads;
+    expect_input(conn); /* the time in which it was not read is not the client's */
     if (!reads) {
         uv_read_stop(&conn->stream);
     } else if (uv_read_start(&conn->stream, conn_on_alloc, conn_on_read) != 0) {
@@ -409,6 +417,7 @@ static void conn_on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buff
         return;
     }
     conn->chunk->size += (size_t)size;
+    expect_input(conn);
     conn_feed(conn);
 }
 
@@ -446,17 +455,28 @@ static bool write_is_stuck(struct session_conn *conn, uint64_t now_us)
     return is_stuck;
 }
 
+/* A part of a frame is kept, and no more of it has come for too long. Any progress will do: it is
+ * who has stopped in the middle that would keep the memory for ever. */
+static bool frame_is_stuck(const struct session_conn *conn, uint64_t now_us)
+{
+    return conn->step == SESSION_OPEN && conn->is_reading && kept_input(conn) > 0 &&
+           now_us >= conn->input_us;
+}
+
 void session_conn_on_deadline(struct session_conn *conn, uint64_t now_us)
 {
     bool is_stuck = write_is_stuck(conn, now_us);
     bool is_late = now_us >= conn->deadline_us;
-    if (is_stuck || (is_late && conn->step == SESSION_HELLO)) {
+    const char *late = is_late && conn->step == SESSION_HELLO ? "hello took too long to arrive"
+                       : frame_is_stuck(conn, now_us)         ? "the rest of a frame did not arrive"
+                                                              : NULL;
+    if (is_stuck || late != NULL) {
         metrics_add(&conn->server->options.metrics->wire_timeouts_total, 1);
     }
     if (is_stuck || (is_late && conn->step == SESSION_LINGER)) {
         session_conn_close(conn);
-    } else if (is_late && conn->step == SESSION_HELLO) {
-        session_conn_fail(conn, 0, ERR_TIMEOUT, "hello took too long to arrive");
+    } else if (late != NULL) {
+        session_conn_fail(conn, 0, ERR_TIMEOUT, late);
     }
 }
 

@@ -21,7 +21,7 @@ struct session_limits {
     uint32_t window_requests; /* unanswered requests of a connection, beyond which it is not read */
     uint32_t window_size;     /* and bytes of them, with the memory they take */
     uint32_t hello_timeout_ms; /* from accept to a whole hello */
-    uint32_t write_timeout_ms; /* answers that make no progress for so long: cut */
+    uint32_t write_timeout_ms; /* answers and begun frames that make no progress for so long: cut */
     uint32_t message_size_max;
     uint32_t batch_count_max;
     uint32_t pull_count_max;

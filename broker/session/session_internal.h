@@ -65,6 +65,7 @@ struct session_conn {
     bool is_writing; /* `writing` is libuv's */
     uint64_t id;     /* for the log */
     uint64_t deadline_us;
+    uint64_t input_us;    /* until when more of a frame that has begun must come */
     uint64_t progress_us; /* until when a write must make progress */
     size_t unwritten;     /* of it, when last looked at */
     size_t dropped;

@@ -50,6 +50,16 @@ static void send_and_turn(struct span bytes)
     }
 }
 
+/* The server's timer looks at deadlines, whose time is the simulated one. */
+static void look_at_deadlines(void)
+{
+    uint64_t due_ms = uv_now(&sessions.loop) + SESSION_TICK_MS;
+    while (uv_now(&sessions.loop) <= due_ms) {
+        uv_run(&sessions.loop, UV_RUN_ONCE);
+        router_poll(sessions.volumes.router);
+    }
+}
+
 /* A publish of one message of `size` bytes as one frame. */
 static void put_publish(struct buf *out, uint64_t id, size_t size)
 {
@@ -136,6 +146,54 @@ static void a_full_chunk_is_left(void **state)
     assert_in_range(sessions.server->chunk_count, 2, COUNT / 2);
 }
 
+/* Who stops in the middle of a frame is cut after the timeout, and not before; with every byte it
+ * begins anew, so that a slow one is not. */
+static void unfinished_frames_are_cut(void **state)
+{
+    (void)state;
+    struct buf frame;
+    put_publish(&frame, 2, 10);
+    for (size_t at = 0; at < 3; at++) {
+        send_and_turn(span_of(frame.data + at, 1));
+        volumes_advance(&sessions.volumes, sessions_limits.write_timeout_ms - 1);
+        look_at_deadlines();
+    }
+    assert_int_equal(metrics_get(&sessions.metrics.wire_timeouts_total), 0);
+    volumes_advance(&sessions.volumes, 1);
+    session_client_expect_failure(&client, 0, ERR_TIMEOUT, "the rest of a frame");
+    session_client_expect_end(&client);
+    assert_int_equal(metrics_get(&sessions.metrics.wire_timeouts_total), 1);
+    buf_deinit(&frame);
+}
+
+/* Nothing is expected of a client that is between two frames, or that is not read. */
+static void who_owes_nothing_is_not_cut(void **state)
+{
+    (void)state;
+    volumes_advance(&sessions.volumes, 2 * (uint64_t)sessions_limits.write_timeout_ms);
+    look_at_deadlines();
+    volumes_hold(&sessions.volumes, 0);
+    volumes_hold(&sessions.volumes, 1);
+    for (uint64_t id = 2; id < 2 + sessions_limits.window_requests; id++) {
+        session_client_publish(&client, id, 1, 10);
+    }
+    session_client_send_raw(&client, span_of("\0\0", 2));
+    while (connection()->is_reading) {
+        sessions_turn(&sessions);
+    }
+    volumes_advance(&sessions.volumes, 2 * (uint64_t)sessions_limits.write_timeout_ms);
+    look_at_deadlines();
+    volumes_unhold(&sessions.volumes, 0);
+    volumes_unhold(&sessions.volumes, 1);
+    for (uint32_t index = 0; index < sessions_limits.window_requests; index++) {
+        assert_int_equal(session_client_take(&client)->type, WIRE_published);
+    }
+    look_at_deadlines();
+    assert_int_equal(metrics_get(&sessions.metrics.wire_timeouts_total), 0);
+    session_client_send_raw(&client, span_of("\0\x03\x92\x04\x07", 5)); /* the rest of a ping */
+    (void)session_client_expect(&client, WIRE_pong, 7);
+}
+
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -144,6 +202,8 @@ int main(void)
         CASE(large_frames_are_copied_about_once),
         CASE(small_requests_share_a_chunk),
         CASE(a_full_chunk_is_left),
+        CASE(unfinished_frames_are_cut),
+        CASE(who_owes_nothing_is_not_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
