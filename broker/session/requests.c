@@ -344,6 +344,15 @@ void session_fit_frame(const struct session_server *server, struct router_pull *
     pull->size_max = pull->size_max < room ? pull->size_max : room;
 }
 
+/* Whether what may wait for long, its streams and pulls and `more` of them, fills the window of the
+ * connection: then nothing would be read of it, neither credit nor a cancel nor that it has ended.
+ */
+static bool fills_window(const struct session_conn *conn, uint32_t more)
+{
+    return conn->stream_map.count + conn->pull_count + more >=
+           conn->server->options.limits.window_requests;
+}
+
 static err_t pull_start(struct session_request *request)
 {
     const struct wire_pull *wire = &request->frame.pull;
@@ -361,7 +370,8 @@ static err_t pull_start(struct session_request *request)
         .lease_ms = wire->lease_ms,
         .wait_ms = wire->wait_ms < limits->wait_max_ms ? wire->wait_ms : limits->wait_max_ms,
     };
-    if (router_waiting(router) >= limits->waiters_max) {
+    if (router_waiting(router) >= limits->waiters_max ||
+        fills_window(request->conn, 0)) {
         request->pull.wait_ms = 0;
     }
     session_fit_frame(request->server, &request->pull);
@@ -616,9 +626,8 @@ static err_t on_consume(struct session_conn *conn, const struct wire_frame *fram
     if (router_waiting(options->router) >= options->limits.waiters_max) {
         return ERR(BUSY, "too many pulls and streams wait");
     }
-    if (conn->stream_map.count + 1 >= options->limits.window_requests) {
-        /* No more would be read of the connection, neither credit nor a cancel, for ever. */
-        return ERR(BUSY, "the streams of the connection would fill its window");
+    if (fills_window(conn, 1)) {
+        return ERR(BUSY, "the streams and pulls of the connection would fill its window");
     }
     session_stream_open(conn, &frame->consume, sub->id);
     return NULL;

@@ -1,5 +1,5 @@
-/* broker/session: what a connection reads into, and what it does with input that does not come on,
- * over real volumes on memory stores and on simulated time. */
+/* broker/session: what a connection reads into, when it is read and when it is cut for what does
+ * not come, over real volumes on memory stores and on simulated time. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -194,6 +194,64 @@ static void who_owes_nothing_is_not_cut(void **state)
     (void)session_client_expect(&client, WIRE_pong, 7);
 }
 
+static void send_pull(uint64_t id)
+{
+    const struct wire_pull pull = {.id = id,
+                                   .topic = span_text("t"),
+                                   .subscription = span_text("s"),
+                                   .max = 1,
+                                   .wait_ms = 10000};
+    session_client_send(&client, WIRE_pull, &pull);
+}
+
+static void send_consume(uint64_t id)
+{
+    const struct wire_consume consume = {
+        .id = id, .topic = span_text("t"), .subscription = span_text("s")};
+    session_client_send(&client, WIRE_consume, &consume);
+}
+
+/* Pulls that wait cannot fill the window, alone or with streams: the last one is answered at once,
+ * and the connection is read on. */
+static void waiting_pulls_leave_a_place(void **state)
+{
+    (void)state;
+    uint32_t count = sessions_limits.window_requests;
+    send_consume(1);
+    for (uint64_t id = 2; id <= count; id++) {
+        send_pull(id);
+    }
+    (void)session_client_expect(&client, WIRE_pulled, count);
+    assert_int_equal(client.frame.pulled.deliveries.count, 0);
+    send_consume(count);
+    session_client_expect_failure(&client, count, ERR_BUSY, "window");
+    session_client_send(&client, WIRE_cancel, &(struct wire_cancel){.id = 1});
+    (void)session_client_expect(&client, WIRE_ended, 1);
+    send_pull(1);
+    assert_false(session_client_has_frame(&client));
+    assert_int_equal(router_waiting(sessions.volumes.router), count - 1);
+}
+
+/* So the end of a client that waits with all its pulls is seen, and a message goes to another. */
+static void waiting_pulls_end_with_their_client(void **state)
+{
+    (void)state;
+    for (uint64_t id = 1; id <= sessions_limits.window_requests; id++) {
+        send_pull(id);
+    }
+    (void)session_client_expect(&client, WIRE_pulled, sessions_limits.window_requests);
+    session_client_close(&client);
+    for (int turn = 0; turn < 1000 && router_waiting(sessions.volumes.router) > 0; turn++) {
+        sessions_turn(&sessions);
+    }
+    assert_int_equal(router_waiting(sessions.volumes.router), 0);
+    session_client_open(&client, &sessions, false);
+    session_client_publish(&client, 2, 1, 10);
+    (void)session_client_expect(&client, WIRE_published, 2);
+    send_pull(3);
+    assert_int_equal(session_client_expect(&client, WIRE_pulled, 3)->pulled.deliveries.count, 1);
+}
+
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -204,6 +262,8 @@ int main(void)
         CASE(a_full_chunk_is_left),
         CASE(unfinished_frames_are_cut),
         CASE(who_owes_nothing_is_not_cut),
+        CASE(waiting_pulls_leave_a_place),
+        CASE(waiting_pulls_end_with_their_client),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
