@@ -260,16 +260,13 @@ static err_t start_http(struct node *node)
 static err_t start_wire(struct node *node)
 {
     const struct config *config = node->config;
-    uint32_t frame_size_min = config->message_size_max + WIRE_OVERHEAD_MAX;
     const struct session_options options = {
         .loop = node->loop,
         .clock = &node->socket_clock,
         .router = node->router,
         .metrics = node->metrics,
         .limits = {.connections_max = config->wire_connections_max,
-                   .frame_size_max = config->wire_frame_size_max > frame_size_min
-                                         ? config->wire_frame_size_max
-                                         : frame_size_min,
+                   .frame_size_max = config->wire_frame_size_max,
                    .window_requests = config->wire_window_requests,
                    .window_size = config->wire_window_size,
                    .hello_timeout_ms = config->http_header_timeout_ms,

@@ -14,6 +14,16 @@ static void server_on_before_wait_closed(uv_handle_t *handle);
 
 /* ---- create --------------------------------------------------------------------------------- */
 
+/* The greatest message must fit in a frame, and so must the answer to the greatest batch: its
+ * client would leave the connection over it and send the batch again, for ever. */
+static uint32_t frame_size_max(const struct session_limits *limits)
+{
+    uint32_t message = limits->message_size_max + WIRE_OVERHEAD_MAX;
+    uint32_t published = (limits->batch_count_max + 1) * WIRE_RESULT_SIZE_MAX;
+    uint32_t least = message > published ? message : published;
+    return limits->frame_size_max > least ? limits->frame_size_max : least;
+}
+
 err_t session_server_create(const struct session_options *options, struct session_server **out)
 {
     struct session_server *server = calloc(1, sizeof *server);
@@ -22,6 +32,7 @@ err_t session_server_create(const struct session_options *options, struct sessio
     }
     net_ignore_sigpipe();
     server->options = *options;
+    server->options.limits.frame_size_max = frame_size_max(&options->limits);
     for (size_t step = 0; step < SESSION_STEPS; step++) {
         list_init(&server->steps[step]);
     }

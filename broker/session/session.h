@@ -17,7 +17,7 @@
 
 struct session_limits {
     uint32_t connections_max; /* further ones are told `busy` and closed */
-    uint32_t frame_size_max;  /* at least message_size_max + WIRE_OVERHEAD_MAX, so that each fits */
+    uint32_t frame_size_max;  /* raised to what a message, and the answer to a batch, may take */
     uint32_t window_requests; /* unanswered requests of a connection, beyond which it is not read */
     uint32_t window_size;     /* and bytes of them, with the memory they take */
     uint32_t hello_timeout_ms; /* from accept to a whole hello */

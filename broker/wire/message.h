@@ -19,6 +19,8 @@ enum {
     WIRE_SIZE_BYTES = 4, /* of a frame's size field */
     /* A frame of one message is never larger than its body and this. */
     WIRE_OVERHEAD_MAX = 96 * 1024,
+    /* And `published` never than this for each of its results, and once more. */
+    WIRE_RESULT_SIZE_MAX = 36,
     WIRE_FIELDS_MAX = 16,
 };
 

@@ -323,6 +323,24 @@ static void frames_print(void **state)
     buf_deinit(&out);
 }
 
+/* What is promised of the size of `published`, whatever its results are. */
+static void results_keep_to_their_size(void **state)
+{
+    (void)state;
+    struct wire_published published = {
+        .id = UINT64_MAX, .durability = UINT32_MAX, .results.count = UINT16_MAX + 1};
+    struct wire_result result;
+    struct buf out;
+    buf_init(&out, FRAME_MAX);
+    fill(wire_record_shape(WIRE_RECORD_result), PICK_MAX, &result, NULL);
+    wire_put_record(&out, WIRE_RECORD_result, &result);
+    assert_in_range(out.size, 1, WIRE_RESULT_SIZE_MAX);
+    buf_reset(&out);
+    (void)wire_begin(&out, WIRE_published, &published);
+    assert_in_range(out.size, 1, WIRE_RESULT_SIZE_MAX);
+    buf_deinit(&out);
+}
+
 int main(void)
 {
     memset(text, 'a', sizeof text);
@@ -334,6 +352,7 @@ int main(void)
         cmocka_unit_test(wrong_records_are_named),
         cmocka_unit_test(long_lists_are_refused),
         cmocka_unit_test(frames_print),
+        cmocka_unit_test(results_keep_to_their_size),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

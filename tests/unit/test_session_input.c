@@ -252,6 +252,29 @@ static void waiting_pulls_end_with_their_client(void **state)
     assert_int_equal(session_client_expect(&client, WIRE_pulled, 3)->pulled.deliveries.count, 1);
 }
 
+/* The answer to a batch of the most messages fits in a frame, however small the messages, and with
+ * them the greatest frame, may be. */
+static void answers_to_batches_fit(void **state)
+{
+    (void)state;
+    enum { MESSAGES = 10000 };
+    struct session_limits limits = sessions_limits;
+    struct sessions narrow;
+    struct session_client publisher;
+    limits.frame_size_max = 64 * 1024;
+    limits.message_size_max = 1000;
+    limits.batch_count_max = MESSAGES;
+    sessions_open(&narrow, SHARDS, &limits);
+    session_client_open(&publisher, &narrow, false);
+    size_t frame_size_max = publisher.frame.welcome.frame_size_max;
+    session_client_publish(&publisher, 2, MESSAGES, 1);
+    const struct wire_frame *frame = session_client_expect(&publisher, WIRE_published, 2);
+    assert_int_equal(frame->published.results.count, MESSAGES);
+    assert_in_range(publisher.used, 0, WIRE_SIZE_BYTES + frame_size_max);
+    session_client_close(&publisher);
+    sessions_close(&narrow);
+}
+
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -264,6 +287,7 @@ int main(void)
         CASE(who_owes_nothing_is_not_cut),
         CASE(waiting_pulls_leave_a_place),
         CASE(waiting_pulls_end_with_their_client),
+        CASE(answers_to_batches_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
