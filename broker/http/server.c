@@ -95,11 +95,7 @@ err_t http_server_listen(struct http_server *server, const char *address)
     server->listener.on_connection = server_on_connection;
     server->listener.on_closed = server_on_listener_closed;
     server->handle_count++;
-    err_t err = net_listen(&server->listener, server->options.loop, address);
-    if (err != NULL) {
-        net_listener_close(&server->listener);
-        return err_passed(err, __func__);
-    }
+    TRY(net_listen(&server->listener, server->options.loop, address));
     return NULL;
 }
 

@@ -40,7 +40,8 @@ void net_ignore_sigpipe(void)
     }
 }
 
-err_t net_split_address(const char *address, char host[256], char port[6])
+/* Splits "host:port" or "[IPv6]:port" into terminated texts. */
+static err_t split_address(const char *address, char host[256], char port[6])
 {
     const char *colon = strrchr(address, ':');
     if (colon == NULL || colon == address) {
@@ -91,7 +92,7 @@ static err_t bind_address(struct net_listener *listener, const char *address)
 {
     char host[256];
     char port[6];
-    TRY(net_split_address(address, host, port));
+    TRY(split_address(address, host, port));
     struct addrinfo wanted = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
     struct addrinfo *found = NULL;
     int rc = getaddrinfo(host, port, &wanted, &found);
@@ -111,12 +112,17 @@ static err_t bind_address(struct net_listener *listener, const char *address)
 
 err_t net_listen(struct net_listener *listener, uv_loop_t *loop, const char *address)
 {
+    err_t err = NULL;
     assert(!listener->is_open);
     int rc = uv_tcp_init(loop, &listener->tcp);
     assert(rc == 0); /* opens no socket yet */
     listener->is_open = true;
-    TRY(bind_address(listener, address));
-    return name_address(listener);
+    TRY_OUT(bind_address(listener, address));
+    TRY_OUT(name_address(listener));
+    return NULL;
+out:
+    net_listener_close(listener);
+    return err;
 }
 
 void net_listener_close(struct net_listener *listener)

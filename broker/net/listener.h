@@ -1,8 +1,8 @@
 /* A listening TCP socket on a libuv loop: the address as people write it, binding, and the name it
  * got. For every face that has an address of its own.
  *
- * Embedded by its owner. Once net_listen has been called, whatever it returned, the handle is open:
- * net_listener_close closes it (once), and `on_closed` runs from the loop. */
+ * Embedded by its owner. Once net_listen has been called, `on_closed` runs from the loop, once:
+ * after net_listener_close, or after the failure that closed it. */
 #ifndef NET_LISTENER_H
 #define NET_LISTENER_H
 
@@ -31,8 +31,5 @@ void net_listener_close(struct net_listener *listener);
 /* Writing to a peer that has gone would kill the process: ignores the signal for it, unless the
  * process handles it or the calling thread, which must be the one that writes, blocks it. */
 void net_ignore_sigpipe(void);
-
-/* Splits "host:port" or "[IPv6]:port" into terminated texts. ERR_INVALID. */
-err_t net_split_address(const char *address, char host[256], char port[6]) MUST_CHECK;
 
 #endif
