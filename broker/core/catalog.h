@@ -93,7 +93,7 @@ struct catalog_change {
     bool has_version;      /* If-Match: refuse with PRECONDITION unless it is the present version */
     uint32_t version;
     bool create_only;     /* If-None-Match: * */
-    uint32_t shard_count; /* CATALOG_TOPIC_PUT of a new topic */
+    uint32_t shard_count; /* CATALOG_TOPIC_PUT; 0: as it is, or CATALOG_SHARDS_DEFAULT of a new one */
     uint32_t volume_count;
     struct topic_settings topic_settings;
     struct sub_settings sub_settings;

@@ -111,10 +111,9 @@ static uint64_t hash_first(uint32_t number, uint32_t count)
     return number * size + (number < longer ? number : longer);
 }
 
-static err_t make_shards(struct deciding *deciding, const struct catalog_change *change,
+static err_t make_shards(struct deciding *deciding, uint32_t count, uint32_t volume_count,
                          struct catalog_topic *topic)
 {
-    uint32_t count = change->shard_count;
     buf_reset(&deciding->shards);
     topic->shards = (void *)buf_extend(&deciding->shards, count * sizeof *topic->shards);
     if (topic->shards == NULL) {
@@ -127,7 +126,7 @@ static err_t make_shards(struct deciding *deciding, const struct catalog_change 
                       .number = number,
                       .hash_first = hash_first(number, count),
                       .hash_last = last ? UINT64_MAX : hash_first(number + 1, count) - 1},
-            .volume = (uint16_t)((number + topic->id) % change->volume_count),
+            .volume = (uint16_t)((number + topic->id) % volume_count),
             .state = CATALOG_SHARD_OPEN,
         };
     }
@@ -137,11 +136,12 @@ static err_t make_shards(struct deciding *deciding, const struct catalog_change 
 
 static err_t create_topic(struct deciding *deciding, struct catalog_change *change)
 {
-    if (change->shard_count < 1 || change->shard_count > CORE_SHARDS_MAX) {
+    uint32_t shard_count = change->shard_count == 0 ? CATALOG_SHARDS_DEFAULT : change->shard_count;
+    if (shard_count > CORE_SHARDS_MAX) {
         return refuse(deciding, ERR_INVALID, "shards: must be between 1 and 4096");
     }
     if (deciding->next.topic_id == UINT32_MAX ||
-        deciding->next.shard_id > UINT32_MAX - change->shard_count) {
+        deciding->next.shard_id > UINT32_MAX - shard_count) {
         return refuse(deciding, ERR_QUOTA, "this data directory has no more ids for topics");
     }
     assert(change->volume_count >= 1 && change->volume_count <= UINT16_MAX);
@@ -153,11 +153,19 @@ static err_t create_topic(struct deciding *deciding, struct catalog_change *chan
         .settings = change->topic_settings,
     };
     memcpy(topic.name, change->topic.data, change->topic.size);
-    TRY(make_shards(deciding, change, &topic));
+    TRY(make_shards(deciding, shard_count, change->volume_count, &topic));
     TRY(put_topic(deciding, &topic));
     deciding->reply->count = topic.id;
     change->created = true;
     change->changed = true;
+    return NULL;
+}
+
+static err_t refuse_shards(struct deciding *deciding, const struct catalog_topic *topic)
+{
+    err_t err = ERR(EXISTS, "shards: the topic has %u, which does not change", topic->shard_count);
+    reply_fail(deciding->reply, err_code(err), err_message(err));
+    err_free(err);
     return NULL;
 }
 
@@ -173,8 +181,8 @@ static err_t topic_put(struct deciding *deciding, struct catalog_change *change)
     if (topic == NULL) {
         return create_topic(deciding, change);
     }
-    if (topic->shard_count != change->shard_count) {
-        return refuse(deciding, ERR_EXISTS, "shards: the topic has another number of them");
+    if (change->shard_count != 0 && change->shard_count != topic->shard_count) {
+        return refuse_shards(deciding, topic);
     }
     deciding->reply->count = topic->id;
     change->changed = topic->state == CATALOG_CREATING;

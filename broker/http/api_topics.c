@@ -140,7 +140,9 @@ err_t api_topic_put(struct api_request *request)
     struct catalog_change *change = &configure->change;
     change->op = CATALOG_TOPIC_PUT;
     change->topic = request->topic;
-    change->shard_count = (uint32_t)values[IN(topic, shards)].number;
+    if (values[IN(topic, shards)].given) {
+        change->shard_count = (uint32_t)values[IN(topic, shards)].number;
+    }
     change->topic_settings.dedup_window_ms = values[IN(topic, idempotency_window)].number;
     if (values[IN(topic, retention)].given) {
         TRY(read_retention(values[IN(topic, retention)].span, &change->topic_settings));
@@ -149,12 +151,6 @@ err_t api_topic_put(struct api_request *request)
     const struct catalog_topic *topic =
         catalog_topic(router_catalog(request->api->router), request->topic);
     TRY(api_read_conditions(request, topic == NULL ? 0 : topic->version, change));
-    if (topic != NULL && !values[IN(topic, shards)].given) {
-        change->shard_count = topic->shard_count;
-    }
-    if (topic != NULL && topic->shard_count != change->shard_count) {
-        return ERR(EXISTS, "shards: the topic has %u, which does not change", topic->shard_count);
-    }
     api_operation(request, &configure->operation, topic_on_put);
     router_start_configure(request->api->router, configure);
     return NULL;

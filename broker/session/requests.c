@@ -533,9 +533,6 @@ static err_t configure_start(struct session_request *request)
 static err_t topic_put_start(struct session_request *request)
 {
     const struct wire_topic_put *wire = &request->frame.topic_put;
-    const struct catalog *catalog = router_catalog(request->server->options.router);
-    const struct catalog_topic *topic = catalog_topic(catalog, wire->topic);
-    struct catalog_change *change = &request->configure.change;
     if (wire->retention_ms != 0 && wire->retention_ms < RETENTION_MIN_MS) {
         return ERR(INVALID, "retention_ms: must be 0, or at least %d", RETENTION_MIN_MS);
     }
@@ -549,12 +546,6 @@ static err_t topic_put_start(struct session_request *request)
                                                              ? CATALOG_DEDUP_WINDOW_DEFAULT_MS
                                                              : wire->idempotency_window_ms,
                                       .durability = (enum durability)wire->durability}}};
-    if (wire->shards == 0) {
-        change->shard_count = topic == NULL ? CATALOG_SHARDS_DEFAULT : topic->shard_count;
-    }
-    if (topic != NULL && topic->shard_count != change->shard_count) {
-        return ERR(EXISTS, "shards: the topic has %u, which does not change", topic->shard_count);
-    }
     return configure_start(request);
 }
 

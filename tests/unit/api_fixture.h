@@ -339,7 +339,8 @@ static void fake_configure(struct router_configure *configure)
             topic->id = 1;
             topic->state = CATALOG_ACTIVE;
             topic->created_ms = FIXTURE_START_MS;
-            topic->shard_count = change->shard_count;
+            topic->shard_count =
+                change->shard_count == 0 ? CATALOG_SHARDS_DEFAULT : change->shard_count;
         }
         topic->version++;
         topic->settings = change->topic_settings;

@@ -255,15 +255,15 @@ static void shards_cover_the_hash_space(void **state)
     }
 }
 
-/* A topic has at least one and at most CORE_SHARDS_MAX shards. */
+/* A topic has at most CORE_SHARDS_MAX shards, and as many as usual where it is not said. */
 static void shard_count_bounds(void **state)
 {
     (void)state;
-    apply(topic_put("none", 0), ERR_INVALID);
-    assert_memory_equal(fixture.reply.detail, "shards: ", 8);
     apply(topic_put("many", CORE_SHARDS_MAX + 1), ERR_INVALID);
+    assert_memory_equal(fixture.reply.detail, "shards: ", 8);
+    assert_null(find("many"));
     make_topic("most", CORE_SHARDS_MAX);
-    assert_null(find("none"));
+    assert_int_equal(make_topic("usual", 0)->shard_count, CATALOG_SHARDS_DEFAULT);
 }
 
 /* Names have 1 to 255 bytes out of [A-Za-z0-9._-], for topics and subscriptions alike. */
@@ -394,7 +394,8 @@ static void topic_put_again(void **state)
     assert_true(other.changed);
     assert_int_equal(find("t")->version, 2);
     apply(topic_put("t", 3), ERR_EXISTS);
-    assert_memory_equal(fixture.reply.detail, "shards: ", 8);
+    assert_string_equal(fixture.reply.detail, "shards: the topic has 2, which does not change");
+    assert_true(apply(topic_put("t", 0), ERR_NONE).changed);
     assert_int_equal(find("t")->shard_count, 2);
 }
 

@@ -470,6 +470,36 @@ static void things_are_put(void **state)
     assert_true(made_sub->settings.paused);
 }
 
+/* Where the number of shards is not given it stays as it is, also when the topic is only being made
+ * by what was sent just before. */
+static void shards_stay_as_they_are(void **state)
+{
+    (void)state;
+    struct buf frames;
+    buf_init(&frames, 1000);
+    for (uint64_t id = 2; id < 5; id++) {
+        const struct wire_topic_put put = {.id = id,
+                                           .topic = span_text("new"),
+                                           .shards = id == 2   ? 8
+                                                     : id == 3 ? 0
+                                                               : 4,
+                                           .idempotency_window_ms = WIRE_NIL};
+        wire_encode(&frames, WIRE_topic_put, &put);
+    }
+    session_client_send_raw(&client, buf_span(&frames));
+    for (uint32_t count = 0; count < 3; count++) {
+        const struct wire_frame *frame = session_client_take(&client);
+        assert_int_equal(frame->type, frame->id == 4 ? WIRE_failure : WIRE_configured);
+        if (frame->id == 4) {
+            assert_int_equal(frame->failure.code, ERR_EXISTS);
+            assert_true(
+                span_is(frame->failure.detail, "shards: the topic has 8, which does not change"));
+        }
+    }
+    assert_int_equal(catalog_topic(sessions.volumes.catalog, span_text("new"))->shard_count, 8);
+    buf_deinit(&frames);
+}
+
 /* An id is used until it is answered; then it is free. */
 static void ids_are_used_once_at_a_time(void **state)
 {
@@ -1114,6 +1144,7 @@ int main(void)
         CASE(failures_have_a_detail),
         CASE(attributes_are_checked),
         CASE(things_are_put),
+        CASE(shards_stay_as_they_are),
         CASE(ids_are_used_once_at_a_time),
         CASE(a_pull_waits),
         CASE(waiting_pulls_hold_no_input),
