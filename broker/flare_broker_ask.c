@@ -93,7 +93,6 @@ static err_t check_name(const char *field, const char *name)
                : ERR(INVALID, "%s: must be 1 to 255 letters, digits, '.', '_' or '-'", field);
 }
 
-/* The number of shards stays 0 where it is not given. */
 static err_t read_topic(const struct flare_topic *topic, struct catalog_change *change)
 {
     uint64_t window_ms =
@@ -166,40 +165,10 @@ static void configure_on_done(struct router_operation *operation)
     ask_end(operation->user, operation);
 }
 
-/* What depends on how it is now, on the thread that changes it. */
-static void adapt_change(struct ask *ask, struct catalog_change *change)
-{
-    const struct catalog_topic *topic =
-        catalog_topic(router_catalog(ask_router(ask)), change->topic);
-    if (change->op == CATALOG_TOPIC_PUT && change->shard_count == 0) {
-        change->shard_count =
-            topic == NULL ? (uint32_t)initial(IN_topic_shards) : topic->shard_count;
-    }
-    if (topic == NULL) {
-        return;
-    }
-    if (change->op == CATALOG_TOPIC_PUT && topic->shard_count != change->shard_count) {
-        char detail[64];
-        snprintf(detail, sizeof detail, "shards: the topic has %u, which does not change",
-                 topic->shard_count);
-        ask_fail(ask, ERR_EXISTS, detail);
-    }
-    const struct catalog_sub *sub =
-        change->op == CATALOG_SUB_PUT ? catalog_sub(topic, change->sub) : NULL;
-    if (sub != NULL) {
-        change->sub_settings.paused = sub->settings.paused;
-    }
-}
-
 static void configure_run(struct caller_work *work)
 {
     struct ask *ask = ask_of(work);
     struct configure *configure = container_of(ask, struct configure, ask);
-    adapt_change(ask, &configure->router.change);
-    if (ask->result.code != ERR_NONE) {
-        caller_done(&ask->broker->caller, work);
-        return;
-    }
     ask_prepare(ask, &configure->router.operation, configure_on_done);
     router_start_configure(ask_router(ask), &configure->router);
 }
@@ -240,7 +209,8 @@ enum flare_code flare_broker_subscription_put(struct flare_broker *broker,
     static const struct flare_subscription defaults;
     struct catalog_change change = {.op = CATALOG_SUB_PUT,
                                     .topic = span_text(source->topic),
-                                    .sub = span_text(source->subscription)};
+                                    .sub = span_text(source->subscription),
+                                    .keep_paused = true};
     err_t err = check_name("subscription", source->subscription);
     if (err == NULL) {
         err = read_subscription(settings == NULL ? &defaults : settings, &change);
