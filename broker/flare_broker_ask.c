@@ -90,7 +90,7 @@ static err_t check_name(const char *field, const char *name)
 {
     return catalog_name_valid(span_text(name))
                ? NULL
-               : ERR(INVALID, "%s: must be 1 to 255 letters, digits, '.', '_' or '-'", field);
+               : ERR(INVALID, "%s: must match [A-Za-z0-9._-]{1,255}, except . and ..", field);
 }
 
 static err_t read_topic(const struct flare_topic *topic, struct catalog_change *change)

@@ -24,14 +24,7 @@ static struct topic_entry *entry_of(const struct catalog_topic *topic)
 
 bool catalog_name_valid(struct span name)
 {
-    for (size_t index = 0; index < name.size; index++) {
-        uint8_t c = name.data[index];
-        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-        if (!letter && !(c >= '0' && c <= '9') && c != '.' && c != '_' && c != '-') {
-            return false;
-        }
-    }
-    return name.size >= 1 && name.size <= CORE_NAME_MAX;
+    return catalog_row_name_valid(name) && !span_is(name, ".") && !span_is(name, "..");
 }
 
 /* ---- look-ups ------------------------------------------------------------------------------- */

@@ -75,7 +75,7 @@ const struct catalog_shard *catalog_topic_shard(const struct catalog_topic *topi
 const struct catalog_shard *catalog_shard_by_id(const struct catalog *catalog, uint32_t shard_id,
                                                 struct catalog_topic **topic);
 
-/* [A-Za-z0-9._-]{1,255} */
+/* [A-Za-z0-9._-]{1,255}, except "." and "..", which would be steps in a path. */
 bool catalog_name_valid(struct span name);
 
 enum catalog_op {

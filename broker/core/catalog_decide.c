@@ -344,15 +344,21 @@ static err_t sub_state(struct deciding *deciding, struct catalog_change *change)
 
 /* ---- the machine ---------------------------------------------------------------------------- */
 
+static bool name_fits(const struct catalog_change *change, struct span name)
+{
+    bool put = change->op == CATALOG_TOPIC_PUT || change->op == CATALOG_SUB_PUT;
+    return put ? catalog_name_valid(name) : catalog_row_name_valid(name);
+}
+
 static err_t decide(struct deciding *deciding, struct catalog_change *change)
 {
     bool of_sub = change->op == CATALOG_SUB_PUT || change->op == CATALOG_SUB_STATE;
     change->created = false;
     change->changed = false;
-    if (!catalog_name_valid(change->topic)) {
+    if (!name_fits(change, change->topic)) {
         return refuse(deciding, ERR_INVALID, "topic: must match [A-Za-z0-9._-]{1,255}");
     }
-    if (of_sub && !catalog_name_valid(change->sub)) {
+    if (of_sub && !name_fits(change, change->sub)) {
         return refuse(deciding, ERR_INVALID, "subscription: must match [A-Za-z0-9._-]{1,255}");
     }
     switch (change->op) {

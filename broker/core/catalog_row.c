@@ -66,6 +66,18 @@ void catalog_row_of_topic(const struct catalog_topic *topic, struct buf *out)
     }
 }
 
+bool catalog_row_name_valid(struct span name)
+{
+    for (size_t index = 0; index < name.size; index++) {
+        uint8_t c = name.data[index];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        if (!letter && !(c >= '0' && c <= '9') && c != '.' && c != '_' && c != '-') {
+            return false;
+        }
+    }
+    return name.size >= 1 && name.size <= CORE_NAME_MAX;
+}
+
 /* The head's state and name, which both kinds have at the same place. */
 static bool read_head(struct span value, size_t head_size, enum catalog_state *state, char *name)
 {
@@ -75,7 +87,7 @@ static bool read_head(struct span value, size_t head_size, enum catalog_state *s
     }
     size_t name_size = bytes_get_le16(value.data + 2);
     struct span text = span_of(value.data + head_size, name_size);
-    if (name_size > value.size - head_size || !catalog_name_valid(text)) {
+    if (name_size > value.size - head_size || !catalog_row_name_valid(text)) {
         return false;
     }
     *state = (enum catalog_state)value.data[1];

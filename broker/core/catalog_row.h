@@ -54,6 +54,9 @@ void catalog_row_read_shard(const uint8_t *bytes, struct catalog_shard *out);
 bool catalog_row_read_sub(struct span value, struct catalog_sub *out, uint32_t *topic_id);
 bool catalog_row_read_next(struct span value, struct catalog_next *out);
 
+/* A name as rows may have it: catalog_name_valid, or "." or "..", which can only be deleted. */
+bool catalog_row_name_valid(struct span name);
+
 /* One row as another copy takes it; without a value: it is gone. */
 void catalog_row_record(struct span key, struct span value, struct buf *out);
 

@@ -159,7 +159,7 @@ static err_t read_name(struct api_request *request, const char *what, struct spa
         return NULL; /* the route has none */
     }
     if (!http_percent_decode(&request->exchange->arena, *name, name) ||
-        !catalog_name_valid(*name) || span_is(*name, ".") || span_is(*name, "..")) {
+        !catalog_name_valid(*name)) {
         return ERR(INVALID, "%s: must match [A-Za-z0-9._-]{1,255}", what);
     }
     return NULL;

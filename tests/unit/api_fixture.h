@@ -207,7 +207,7 @@ bool catalog_name_valid(struct span name)
             return false;
         }
     }
-    return name.size >= 1 && name.size <= 255;
+    return name.size >= 1 && name.size <= 255 && !span_is(name, ".") && !span_is(name, "..");
 }
 
 /* ---- the router, played --------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 /* The catalog: what is decided on, and that the store, the deciding copy and one that installs what
  * replies carry are the same after every command, restart and fault. */
-#include "broker/core/catalog.h"
+#include "broker/core/catalog_row.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -266,7 +266,8 @@ static void shard_count_bounds(void **state)
     assert_int_equal(make_topic("usual", 0)->shard_count, CATALOG_SHARDS_DEFAULT);
 }
 
-/* Names have 1 to 255 bytes out of [A-Za-z0-9._-], for topics and subscriptions alike. */
+/* Names have 1 to 255 bytes out of [A-Za-z0-9._-], and are not a step in a path, for topics and
+ * subscriptions alike. */
 static void names(void **state)
 {
     (void)state;
@@ -275,7 +276,7 @@ static void names(void **state)
     for (unsigned c = 0; c < 256; c++) {
         const uint8_t byte = (uint8_t)c;
         bool valid = byte != 0 && strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                         "0123456789._-",
+                                         "0123456789_-",
                                          (int)c) != NULL;
         assert_int_equal(catalog_name_valid(span_of(&byte, 1)), valid);
     }
@@ -297,6 +298,11 @@ static void names(void **state)
         apply(sub, cases[index].code);
     }
     assert_memory_equal(fixture.reply.detail, "subscription: ", 14);
+    apply(topic_put(".", 1), ERR_INVALID);
+    apply(topic_put("..", 1), ERR_INVALID);
+    apply(sub_put("t", "."), ERR_INVALID);
+    apply(sub_put("t", ".."), ERR_INVALID);
+    make_topic("...", 1);
 }
 
 /* Ids are never 0, never given twice, not even after a deletion and a restart. */
@@ -682,6 +688,30 @@ static void every_byte_damaged(void **state)
     must(load());
 }
 
+/* A name that is no longer given is read where it is stored, and can be deleted. */
+static void stored_names(void **state)
+{
+    (void)state;
+    struct store_txn *txn = NULL;
+    uint8_t key[CATALOG_KEY_SIZE];
+    struct buf row;
+    buf_init(&row, CATALOG_VALUE_MAX);
+    struct catalog_topic topic = *make_topic("x", 1);
+    catalog_row_key(CATALOG_KIND_TOPIC, topic.id, key);
+    topic.name[0] = '.';
+    catalog_row_of_topic(&topic, &row);
+    must(store_begin(fixture.store, STORE_WRITE, &txn));
+    must(store_put(txn, STORE_CATALOG, span_of(key, sizeof key), buf_span(&row)));
+    must(store_commit(txn));
+    must(load());
+    assert_non_null(find("."));
+    apply(topic_put(".", 1), ERR_INVALID);
+    apply(topic_state(".", CATALOG_DELETING), ERR_NONE);
+    apply(topic_state(".", CATALOG_NONE), ERR_NONE);
+    assert_null(find("."));
+    buf_deinit(&row);
+}
+
 /* A catalog whose record of ids is lost is refused: ids would be given again. */
 static void lost_ids(void **state)
 {
@@ -803,6 +833,7 @@ int main(void)
         TEST(installing_changes_in_place),
         TEST(other_commands),
         TEST(every_byte_damaged),
+        TEST(stored_names),
         TEST(lost_ids),
         TEST(every_fault),
         TEST(cut_records),

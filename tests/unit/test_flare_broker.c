@@ -336,6 +336,10 @@ static void test_wrong_settings(void **state)
     topic.retention_ms = 1;
     assert_int_equal(flare_broker_topic_put(broker, "t", &topic, &error), FLARE_ERR_INVALID);
     assert_int_equal(flare_broker_topic_put(broker, "t/t", NULL, &error), FLARE_ERR_INVALID);
+    assert_int_equal(flare_broker_topic_put(broker, "..", NULL, &error), FLARE_ERR_INVALID);
+    assert_int_equal(
+        flare_broker_subscription_put(broker, &(struct flare_source){"orders", "."}, NULL, &error),
+        FLARE_ERR_INVALID);
     sub.lease_ms = 99;
     assert_int_equal(
         flare_broker_subscription_put(broker, &(struct flare_source){"orders", "s"}, &sub, &error),
