@@ -2,9 +2,10 @@
  * operation of the router, started on the loop's thread and waited for. */
 #include <stdio.h>
 
+#include "broker/core/dead_reason.h"
 #include "broker/core/message_id.h"
 #include "broker/embedded.h"
-#include "broker/http/api_request.h"
+#include "broker/volume/router_figures.h"
 
 enum { LIST_MAX = 1000, LIST_SIZE_MAX = 1 << 20 };
 
@@ -65,25 +66,16 @@ static struct router *ask_router(const struct ask *ask)
 
 /* ---- settings ------------------------------------------------------------------------------- */
 
-/* The bounds and defaults of both faces are those of the HTTP API's documents. */
-
-static uint64_t initial(enum in_row row)
+static uint64_t or_default(uint64_t value, uint64_t initial)
 {
-    return api_in_fields[row].initial;
+    return value == 0 ? initial : value;
 }
 
-static uint64_t or_initial(uint64_t value, enum in_row row)
+static err_t check(const char *name, uint64_t value, uint64_t min, uint64_t max)
 {
-    return value == 0 ? initial(row) : value;
-}
-
-static err_t check(enum in_row row, const char *name, uint64_t value)
-{
-    const struct in_field *field = &api_in_fields[row];
-    return value >= field->min && value <= field->max
-               ? NULL
-               : ERR(INVALID, "%s: must be between %llu and %llu", name,
-                     (unsigned long long)field->min, (unsigned long long)field->max);
+    return value >= min && value <= max ? NULL
+                                        : ERR(INVALID, "%s: must be between %llu and %llu", name,
+                                              (unsigned long long)min, (unsigned long long)max);
 }
 
 static err_t check_name(const char *field, const char *name)
@@ -98,15 +90,14 @@ static err_t read_topic(const struct flare_topic *topic, struct catalog_change *
     uint64_t window_ms =
         topic->idempotency_window_ms == FLARE_NONE
             ? 0
-            : or_initial(topic->idempotency_window_ms, IN_topic_idempotency_window);
-    TRY(check(IN_topic_shards, "shards", or_initial(topic->shards, IN_topic_shards)));
-    TRY(check(IN_topic_idempotency_window, "idempotency_window_ms", window_ms));
+            : or_default(topic->idempotency_window_ms, CATALOG_DEDUP_WINDOW_DEFAULT_MS);
+    TRY(check("shards", or_default(topic->shards, CATALOG_SHARDS_DEFAULT), 1, CORE_SHARDS_MAX));
+    TRY(check("idempotency_window_ms", window_ms, 0, CATALOG_DEDUP_WINDOW_MAX_MS));
     if (topic->retention_ms != 0) {
-        TRY(check(IN_retention_age, "retention_ms", topic->retention_ms));
+        TRY(check("retention_ms", topic->retention_ms, CATALOG_RETENTION_MIN_MS,
+                  CATALOG_RETENTION_MAX_MS));
     }
-    if (topic->retention_bytes != 0) {
-        TRY(check(IN_retention_bytes, "retention_bytes", topic->retention_bytes));
-    }
+    TRY(check("retention_bytes", topic->retention_bytes, 0, CATALOG_RETENTION_BYTES_MAX));
     change->shard_count = topic->shards;
     change->topic_settings = (struct topic_settings){
         .retention_ms = topic->retention_ms,
@@ -141,15 +132,15 @@ static err_t read_subscription(const struct flare_subscription *subscription,
     struct sub_settings *settings = &change->sub_settings;
     uint64_t attempts = subscription->max_attempts == FLARE_NONE_U32
                             ? 0
-                            : or_initial(subscription->max_attempts, IN_subscription_max_attempts);
-    settings->lease_ms = or_initial(subscription->lease_ms, IN_subscription_lease);
+                            : or_default(subscription->max_attempts, CATALOG_ATTEMPTS_DEFAULT);
+    settings->lease_ms = or_default(subscription->lease_ms, CATALOG_LEASE_DEFAULT_MS);
     settings->retry_delay_ms = subscription->retry_delay_ms;
     settings->max_attempts = (uint32_t)attempts;
     settings->max_in_flight = subscription->max_in_flight;
-    TRY(check(IN_subscription_lease, "lease_ms", settings->lease_ms));
-    TRY(check(IN_subscription_max_attempts, "max_attempts", attempts));
-    TRY(check(IN_retry_delay, "retry_delay_ms", settings->retry_delay_ms));
-    TRY(check(IN_subscription_max_in_flight, "max_in_flight", settings->max_in_flight));
+    TRY(check("lease_ms", settings->lease_ms, CATALOG_LEASE_MIN_MS, CATALOG_LEASE_MAX_MS));
+    TRY(check("max_attempts", attempts, 0, CATALOG_ATTEMPTS_MAX));
+    TRY(check("retry_delay_ms", settings->retry_delay_ms, 0, CATALOG_RETRY_DELAY_MAX_MS));
+    TRY(check("max_in_flight", settings->max_in_flight, 0, CATALOG_IN_FLIGHT_MAX));
     return read_start(subscription, change);
 }
 
@@ -240,7 +231,7 @@ struct survey {
     void *user;
 };
 
-static struct flare_depths depths_of(const struct api_figures *figures)
+static struct flare_depths depths_of(const struct router_figures *figures)
 {
     return (struct flare_depths){.enqueued = figures->enqueued,
                                  .leased = figures->leased,
@@ -258,8 +249,8 @@ static void depths_on_done(struct router_operation *operation)
     if (operation->result.code == ERR_NONE && (sub == NULL || sub->state != CATALOG_ACTIVE)) {
         ask_fail(ask, ERR_NOT_FOUND, "subscription: it does not exist");
     } else if (operation->result.code == ERR_NONE) {
-        struct api_figures figures = {.sub_id = sub->id};
-        api_figures_gather(operation, &figures, 1);
+        struct router_figures figures = {.sub_id = sub->id};
+        router_figures_gather(operation, &figures, 1);
         survey->depths = depths_of(&figures);
     }
     ask_end(ask, operation);
@@ -315,7 +306,7 @@ static size_t each_sub(const struct catalog *catalog,
 
 struct surveyed {
     struct survey *survey;
-    struct api_figures *figures;
+    struct router_figures *figures;
     size_t count;
 };
 
@@ -331,7 +322,7 @@ static void visit_sub(void *user, size_t index, const struct catalog_sub *sub)
     const struct surveyed *surveyed = user;
     const struct survey *survey = surveyed->survey;
     const struct flare_depths depths =
-        depths_of(api_figures_find(surveyed->figures, surveyed->count, sub->id));
+        depths_of(router_figures_find(surveyed->figures, surveyed->count, sub->id));
     const struct flare_source source = {.topic = sub->topic->name, .subscription = sub->name};
     survey->visit(survey->user, &source, &depths);
 }
@@ -348,7 +339,7 @@ static void survey_on_done(struct router_operation *operation)
             ask_fail(ask, ERR_MEMORY, "no memory for the depths");
         } else {
             (void)each_sub(catalog, note_sub, &surveyed);
-            api_figures_gather(operation, surveyed.figures, surveyed.count);
+            router_figures_gather(operation, surveyed.figures, surveyed.count);
             (void)each_sub(catalog, visit_sub, &surveyed);
         }
     }
@@ -410,7 +401,7 @@ static void visit_delivery(const struct list_work *list, const struct reply *rep
         .attempts = delivery->attempt,
         .published_ms = delivery->published_ms,
         .due_ms = delivery->due_ms,
-        .reason = dead ? api_reason_name(delivery->reason) : "",
+        .reason = dead ? dead_reason_text(delivery->reason) : "",
         .key = key.data,
         .key_size = key.size,
         .body = body.data,

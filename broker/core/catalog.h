@@ -13,13 +13,23 @@
 #include "broker/core/command.h"
 #include "broker/core/machine.h"
 
-/* Settings of what is created without saying otherwise. */
+/* Settings of what is created without saying otherwise, and their bounds, which each face checks.
+ */
 enum {
     CATALOG_SHARDS_DEFAULT = 4,
     CATALOG_DEDUP_WINDOW_DEFAULT_MS = 300000,
+    CATALOG_DEDUP_WINDOW_MAX_MS = 7 * 86400000,
+    CATALOG_RETENTION_MIN_MS = 1000,
     CATALOG_LEASE_DEFAULT_MS = 30000,
+    CATALOG_LEASE_MIN_MS = 100,
+    CATALOG_LEASE_MAX_MS = 86400000 / 2,
     CATALOG_ATTEMPTS_DEFAULT = 16,
+    CATALOG_ATTEMPTS_MAX = UINT16_MAX,
+    CATALOG_IN_FLIGHT_MAX = 1000000,
 };
+#define CATALOG_RETENTION_MAX_MS (3650 * UINT64_C(86400000))
+#define CATALOG_RETENTION_BYTES_MAX ((UINT64_C(1) << 53) - 1)
+#define CATALOG_RETRY_DELAY_MAX_MS (30 * UINT64_C(86400000))
 
 enum catalog_state { CATALOG_NONE, CATALOG_CREATING, CATALOG_ACTIVE, CATALOG_DELETING };
 
@@ -92,8 +102,9 @@ struct catalog_change {
     enum catalog_state to; /* *_STATE; CATALOG_NONE: gone */
     bool has_version;      /* If-Match: refuse with PRECONDITION unless it is the present version */
     uint32_t version;
-    bool create_only;     /* If-None-Match: * */
-    uint32_t shard_count; /* CATALOG_TOPIC_PUT; 0: as it is, or CATALOG_SHARDS_DEFAULT of a new one */
+    bool create_only; /* If-None-Match: * */
+    uint32_t
+        shard_count; /* CATALOG_TOPIC_PUT; 0: as it is, or CATALOG_SHARDS_DEFAULT of a new one */
     uint32_t volume_count;
     struct topic_settings topic_settings;
     struct sub_settings sub_settings;

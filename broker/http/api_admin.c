@@ -2,9 +2,11 @@
  * topic. */
 #include <stdio.h>
 
+#include "broker/core/dead_reason.h"
 #include "broker/core/lifecycle.h"
 #include "broker/core/message_id.h"
 #include "broker/http/api_request.h"
+#include "broker/volume/router_figures.h"
 
 /* ---- peek ----------------------------------------------------------------------------------- */
 
@@ -24,17 +26,6 @@ static const struct {
     {"blocked", MESSAGE_BLOCKED}, {"dead", MESSAGE_DEAD},
 };
 
-static const char *const reason_names[] = {
-    [DEAD_NONE] = "none",         [DEAD_ATTEMPTS] = "attempts", [DEAD_EXPIRED] = "expired",
-    [DEAD_REJECTED] = "rejected", [DEAD_CORRUPT] = "corrupt",
-};
-enum { REASONS = sizeof reason_names / sizeof reason_names[0] };
-
-const char *api_reason_name(uint8_t reason)
-{
-    return reason_names[reason < REASONS ? reason : DEAD_NONE];
-}
-
 static void state_print(struct out *out, const struct reply *reply, const struct delivery *delivery)
 {
     switch ((enum message_state)delivery->state) {
@@ -46,7 +37,7 @@ static void state_print(struct out *out, const struct reply *reply, const struct
         out_field_time(out, "due_at", "due_ms", delivery->due_ms);
         break;
     case MESSAGE_DEAD:
-        out_field_text(out, "reason", api_reason_name(delivery->reason));
+        out_field_text(out, "reason", dead_reason_text(delivery->reason));
         out_field_time(out, "dead_at", "dead_ms", delivery->due_ms);
         if (delivery->note_size > 0) {
             out_field_span(out, "note", delivery_note(reply, delivery));
@@ -211,17 +202,6 @@ static err_t check_shard(const struct catalog_sub *sub, const char *field, uint6
                : ERR(INVALID, "%s: the topic has %u shards", field, sub->topic->shard_count);
 }
 
-static err_t read_reason(struct span text, enum dead_reason *out)
-{
-    for (uint32_t reason = DEAD_NONE + 1; reason < REASONS; reason++) {
-        if (span_is(text, reason_names[reason])) {
-            *out = (enum dead_reason)reason;
-            return NULL;
-        }
-    }
-    return ERR(INVALID, "reason: must be attempts, expired, rejected or corrupt");
-}
-
 /* Turns a message id into the shard and sequence to redrive. */
 static err_t read_id(struct api_request *request, const struct catalog_sub *sub, struct span id,
                      struct change_request *change)
@@ -257,8 +237,9 @@ err_t api_sub_redrive(struct api_request *request)
     change->dry_run = values[IN(redrive, dry_run)].number != 0;
     redrive->dry_run = change->dry_run;
     redrive->max = (uint32_t)values[IN(redrive, limit)].number;
-    if (values[IN(redrive, reason)].given) {
-        TRY(read_reason(values[IN(redrive, reason)].span, &redrive->reason));
+    const struct in_value *reason = &values[IN(redrive, reason)];
+    if (reason->given && !dead_reason_read(reason->span, &redrive->reason)) {
+        return ERR(INVALID, "reason: must be attempts, expired, rejected or corrupt");
     }
     if (values[IN(redrive, shard)].given) {
         TRY(check_shard(sub, "shard", values[IN(redrive, shard)].number));
@@ -417,11 +398,11 @@ static void shards_sort(const struct shards_request *shards, const struct shard_
 {
     const struct reply *reply = NULL;
     while ((reply = router_reply_next(&shards->stats.operation, reply)) != NULL) {
-        struct api_stats rows = api_stats(reply);
+        struct router_rows rows = router_rows(reply);
         const struct shard_stats *shard;
-        while ((shard = api_stats_shard(&rows)) != NULL) {
+        while ((shard = router_rows_shard(&rows)) != NULL) {
             for (uint32_t index = 0; index < shard->sub_count; index++) {
-                (void)api_stats_sub(&rows);
+                (void)router_rows_sub(&rows);
             }
             if (shard->number >= shards->first && shard->number - shards->first < shards->limit) {
                 page[shard->number - shards->first] = shard;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "broker/http/api_request.h"
+#include "broker/volume/router_figures.h"
 
 enum { METRICS_PAGE_MAX = 64 << 20 };
 
@@ -86,7 +87,7 @@ static void write_volumes(const struct api *api, struct buf *out)
 
 struct sub_sample {
     const struct catalog_sub *sub;
-    struct api_figures figures;
+    struct router_figures figures;
 };
 
 static void write_subs(const struct sub_sample *samples, size_t count, uint64_t now_ms,
@@ -101,7 +102,7 @@ static void write_subs(const struct sub_sample *samples, size_t count, uint64_t 
     for (size_t index = 0; index < sizeof families / sizeof families[0]; index++) {
         metrics_write_head(out, families[index]);
         for (size_t at = 0; at < count; at++) {
-            const struct api_figures *figures = &samples[at].figures;
+            const struct router_figures *figures = &samples[at].figures;
             const struct metrics_label labels[] = {
                 {"topic", span_text(samples[at].sub->topic->name)},
                 {"subscription", span_text(samples[at].sub->name)},
@@ -159,7 +160,7 @@ static err_t gather_subs(struct api_request *request, const struct router_operat
          topic != NULL; topic = catalog_topic_after(catalog, span_text(topic->name))) {
         count += topic->sub_count;
     }
-    struct api_figures *figures;
+    struct router_figures *figures;
     struct sub_sample *samples;
     TRY(api_alloc(request, count, sizeof *figures, &figures));
     TRY(api_alloc(request, count, sizeof *samples, &samples));
@@ -172,9 +173,9 @@ static err_t gather_subs(struct api_request *request, const struct router_operat
             samples[at++].sub = sub;
         }
     }
-    api_figures_gather(operation, figures, at);
+    router_figures_gather(operation, figures, at);
     for (size_t index = 0; index < at; index++) {
-        samples[index].figures = *api_figures_find(figures, at, samples[index].sub->id);
+        samples[index].figures = *router_figures_find(figures, at, samples[index].sub->id);
     }
     *out = samples;
     *out_count = at;

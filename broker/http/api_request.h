@@ -118,31 +118,6 @@ void api_out_next(struct out *out, bool more, struct span cursor);
 /* How long ago `since_ms` was, or null when it is 0: nothing. */
 void api_out_age(struct out *out, const char *name, uint64_t since_ms, uint64_t now_ms);
 
-/* The rows of a reply to STATS, one after the other: each shard, then its sub_count subscriptions.
- */
-struct api_stats {
-    struct span rest;
-};
-struct api_stats api_stats(const struct reply *reply);
-const struct shard_stats *api_stats_shard(struct api_stats *cursor); /* NULL: the end */
-const struct sub_stats *api_stats_sub(struct api_stats *cursor);
-
-/* Sums over the shards of subscriptions. Gathering sorts them by sub_id, so that they are found. */
-struct api_figures {
-    uint32_t sub_id;
-    uint64_t enqueued;
-    uint64_t leased;
-    uint64_t scheduled;
-    uint64_t dead;
-    uint64_t oldest_ms; /* 0: none */
-};
-void api_figures_gather(const struct router_operation *operation, struct api_figures *figures,
-                        size_t count);
-struct api_figures *api_figures_find(struct api_figures *figures, size_t count, uint32_t sub_id);
-
-/* Of an enum dead_reason as it is stored: "attempts"; "none" for one that is not known. */
-const char *api_reason_name(uint8_t reason);
-
 /* The openapi document (openapi.c). */
 void openapi_print(const char *version, struct buf *out);
 

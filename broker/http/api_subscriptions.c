@@ -7,6 +7,7 @@
 #include <assert.h>
 
 #include "broker/http/api_request.h"
+#include "broker/volume/router_figures.h"
 
 /* ---- showing -------------------------------------------------------------------------------- */
 
@@ -34,7 +35,7 @@ static const char *state_text(const struct catalog_sub *sub)
 }
 
 static void sub_print(struct out *out, const struct catalog_sub *sub,
-                      const struct api_figures *figures, uint64_t now_ms)
+                      const struct router_figures *figures, uint64_t now_ms)
 {
     const struct sub_settings *settings = &sub->settings;
     out_map(out);
@@ -71,8 +72,8 @@ static err_t answer_one(struct sub_view *view)
     struct api_request *request = view->request;
     struct catalog_sub *sub;
     TRY(api_find_sub(request, &sub));
-    struct api_figures figures = {.sub_id = sub->id};
-    api_figures_gather(&view->stats.operation, &figures, 1);
+    struct router_figures figures = {.sub_id = sub->id};
+    router_figures_gather(&view->stats.operation, &figures, 1);
     struct buf buf;
     struct out out;
     api_answer_begin(request, &buf, &out);
@@ -87,7 +88,7 @@ static err_t answer_list(struct sub_view *view)
     struct api_request *request = view->request;
     struct catalog_topic *topic;
     TRY(api_find_topic(request, &topic));
-    struct api_figures *figures;
+    struct router_figures *figures;
     TRY(api_alloc(request, view->page.limit, sizeof *figures, &figures));
     size_t count = 0;
     struct catalog_sub *first = catalog_sub_after(topic, view->page.cursor);
@@ -96,7 +97,7 @@ static err_t answer_list(struct sub_view *view)
         figures[count++].sub_id = end->id;
         end = catalog_sub_after(topic, span_text(end->name));
     }
-    api_figures_gather(&view->stats.operation, figures, count);
+    router_figures_gather(&view->stats.operation, figures, count);
     uint64_t now_ms = clock_wall_ms(request->api->clock);
     struct span last = {0};
     struct buf buf;
@@ -106,7 +107,7 @@ static err_t answer_list(struct sub_view *view)
     out_name(&out, "items");
     out_array(&out);
     for (struct catalog_sub *sub = first; sub != end; sub = catalog_sub_after(topic, last)) {
-        sub_print(&out, sub, api_figures_find(figures, count, sub->id), now_ms);
+        sub_print(&out, sub, router_figures_find(figures, count, sub->id), now_ms);
         last = span_text(sub->name);
     }
     out_end(&out);

@@ -13,8 +13,6 @@
 #include "broker/volume/router_count.h"
 
 enum {
-    LEASE_MIN_MS = 100,
-    RETENTION_MIN_MS = 1000,
     FRAME_OVERHEAD = 64,     /* at most, of a frame of deliveries */
     DELIVERY_OVERHEAD = 128, /* and of each of them, beside key, attributes and body */
     ATTRIBUTES_SHARE = 256,  /* one in so many bytes of attributes */
@@ -24,6 +22,21 @@ enum {
 _Static_assert(DURABILITY_SYNCED == 0 && DURABILITY_RELAXED == 1, "messages.def says so");
 _Static_assert(CORE_PULL_MAX == 10000 && CORE_RECEIPTS_MAX == 10000, "messages.def says so");
 _Static_assert(CORE_NAME_MAX == 255 && CORE_KEY_MAX == 2048, "messages.def says so");
+_Static_assert(CORE_SHARDS_MAX == 4096 && CATALOG_SHARDS_DEFAULT == 4, "messages.def says so");
+_Static_assert(CATALOG_DEDUP_WINDOW_DEFAULT_MS == 300000 &&
+                   CATALOG_DEDUP_WINDOW_MAX_MS == 604800000,
+               "messages.def says so");
+_Static_assert(CATALOG_RETENTION_MIN_MS == 1000 &&
+                   CATALOG_RETENTION_MAX_MS == UINT64_C(315360000000) &&
+                   CATALOG_RETENTION_BYTES_MAX == UINT64_C(9007199254740991),
+               "messages.def says so");
+_Static_assert(CATALOG_LEASE_DEFAULT_MS == 30000 && CATALOG_LEASE_MIN_MS == 100 &&
+                   CATALOG_LEASE_MAX_MS == 43200000,
+               "messages.def says so");
+_Static_assert(CATALOG_ATTEMPTS_DEFAULT == 16 && CATALOG_ATTEMPTS_MAX == 65535 &&
+                   CATALOG_RETRY_DELAY_MAX_MS == UINT64_C(2592000000) &&
+                   CATALOG_IN_FLIGHT_MAX == 1000000,
+               "messages.def says so");
 _Static_assert(CORE_BODY_MAX == 64 << 20 && CORE_NOTE_MAX == 1024, "messages.def says so");
 
 /* ---- under way and done ---------------------------------------------------------------------- */
@@ -318,9 +331,9 @@ static err_t find_sub(const struct session_server *server, struct span topic_nam
 
 static err_t check_lease(uint64_t lease_ms)
 {
-    return lease_ms == 0 || lease_ms >= LEASE_MIN_MS
+    return lease_ms == 0 || lease_ms >= CATALOG_LEASE_MIN_MS
                ? NULL
-               : ERR(INVALID, "lease_ms: must be 0, or at least %d", LEASE_MIN_MS);
+               : ERR(INVALID, "lease_ms: must be 0, or at least %d", CATALOG_LEASE_MIN_MS);
 }
 
 /* Pulls of one connection share a bound, so that it cannot ask for more than it could ever read. */
@@ -370,8 +383,7 @@ static err_t pull_start(struct session_request *request)
         .lease_ms = wire->lease_ms,
         .wait_ms = wire->wait_ms < limits->wait_max_ms ? wire->wait_ms : limits->wait_max_ms,
     };
-    if (router_waiting(router) >= limits->waiters_max ||
-        fills_window(request->conn, 0)) {
+    if (router_waiting(router) >= limits->waiters_max || fills_window(request->conn, 0)) {
         request->pull.wait_ms = 0;
     }
     session_fit_frame(request->server, &request->pull);
@@ -533,8 +545,8 @@ static err_t configure_start(struct session_request *request)
 static err_t topic_put_start(struct session_request *request)
 {
     const struct wire_topic_put *wire = &request->frame.topic_put;
-    if (wire->retention_ms != 0 && wire->retention_ms < RETENTION_MIN_MS) {
-        return ERR(INVALID, "retention_ms: must be 0, or at least %d", RETENTION_MIN_MS);
+    if (wire->retention_ms != 0 && wire->retention_ms < CATALOG_RETENTION_MIN_MS) {
+        return ERR(INVALID, "retention_ms: must be 0, or at least %d", CATALOG_RETENTION_MIN_MS);
     }
     request->configure = (struct router_configure){
         .change = {.op = CATALOG_TOPIC_PUT,
