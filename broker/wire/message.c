@@ -211,13 +211,6 @@ static err_t bounds_error(const char *where, const struct wire_field *field)
                (unsigned long long)field->max, what);
 }
 
-/* Why the next field cannot be read: what the bytes are, or what they should be. */
-static err_t read_error(const struct reader *reader, const char *where,
-                        const struct wire_field *field)
-{
-    return field_error(where, field, reader->failure);
-}
-
 /* What bytes of a field of text must be beside their size. */
 static err_t check_text(const struct wire_field *field, const char *where, struct span text)
 {
@@ -241,7 +234,7 @@ static err_t decode_field(struct reader *reader, const struct wire_field *field,
     struct reader_item item;
     uint64_t measure = 0;
     if (!reader_next(reader, &item)) {
-        return read_error(reader, where, field);
+        return field_error(where, field, reader->failure);
     }
     if (item.kind == READER_NIL && !field->is_required) {
         return NULL;
@@ -251,7 +244,7 @@ static err_t decode_field(struct reader *reader, const struct wire_field *field,
         return field_error(where, field, wanted_kind(field->kind));
     }
     if (!store_item(reader, field, &item, base + field->offset, &measure)) {
-        return read_error(reader, where, field);
+        return field_error(where, field, reader->failure);
     }
     if (measure < field->min || measure > field->max) {
         return bounds_error(where, field);

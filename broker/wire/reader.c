@@ -43,13 +43,6 @@ void reader_init(struct reader *reader, struct span input)
     reader->failure = NULL;
 }
 
-void reader_fail(struct reader *reader, const char *failure)
-{
-    if (reader->failure == NULL) {
-        reader->failure = failure;
-    }
-}
-
 static size_t reader_left(const struct reader *reader)
 {
     return reader->input.size - reader->at;
@@ -62,7 +55,9 @@ bool reader_at_end(const struct reader *reader)
 
 static bool reader_refuse(struct reader *reader, const char *failure)
 {
-    reader_fail(reader, failure);
+    if (reader->failure == NULL) {
+        reader->failure = failure;
+    }
     return false;
 }
 
@@ -290,22 +285,6 @@ static bool reader_expect(struct reader *reader, enum reader_kind kind, struct r
     return out->kind == kind || reader_refuse(reader, failure);
 }
 
-bool reader_nil(struct reader *reader)
-{
-    struct reader_item item;
-    return reader_expect(reader, READER_NIL, &item, "nil is wanted");
-}
-
-bool reader_bool(struct reader *reader, bool *out)
-{
-    struct reader_item item;
-    bool is_read = reader_expect(reader, READER_BOOL, &item, "a boolean is wanted");
-    if (is_read) {
-        *out = item.boolean;
-    }
-    return is_read;
-}
-
 bool reader_u64(struct reader *reader, uint64_t *out)
 {
     struct reader_item item;
@@ -316,30 +295,10 @@ bool reader_u64(struct reader *reader, uint64_t *out)
     return is_read;
 }
 
-bool reader_f64(struct reader *reader, double *out)
-{
-    struct reader_item item;
-    bool is_read = reader_expect(reader, READER_FLOAT, &item, "a float is wanted");
-    if (is_read) {
-        *out = item.number;
-    }
-    return is_read;
-}
-
 bool reader_str(struct reader *reader, struct span *out)
 {
     struct reader_item item;
     bool is_read = reader_expect(reader, READER_STR, &item, "a string is wanted");
-    if (is_read) {
-        *out = item.bytes;
-    }
-    return is_read;
-}
-
-bool reader_bin(struct reader *reader, struct span *out)
-{
-    struct reader_item item;
-    bool is_read = reader_expect(reader, READER_BIN, &item, "a binary is wanted");
     if (is_read) {
         *out = item.bytes;
     }
@@ -364,23 +323,6 @@ bool reader_map(struct reader *reader, uint32_t *out)
         *out = item.count;
     }
     return is_read;
-}
-
-bool reader_i64(struct reader *reader, int64_t *out)
-{
-    struct reader_item item;
-    if (!reader_next(reader, &item)) {
-        return false;
-    }
-    if (item.kind == READER_INT) {
-        *out = item.signed_;
-        return true;
-    }
-    if (item.kind != READER_UINT || item.unsigned_ > INT64_MAX) {
-        return reader_refuse(reader, "an integer of 64 bits is wanted");
-    }
-    *out = (int64_t)item.unsigned_;
-    return true;
 }
 
 err_t reader_finish(const struct reader *reader)

@@ -65,18 +65,10 @@ bool reader_skip(struct reader *reader);
 bool reader_at_end(const struct reader *reader);
 
 /* The next item, which must be of this kind; each writes `out` only on true. */
-bool reader_nil(struct reader *reader);
-bool reader_bool(struct reader *reader, bool *out);
 bool reader_u64(struct reader *reader, uint64_t *out);
-bool reader_i64(struct reader *reader, int64_t *out);
-bool reader_f64(struct reader *reader, double *out);
 bool reader_str(struct reader *reader, struct span *out);
-bool reader_bin(struct reader *reader, struct span *out);
 bool reader_array(struct reader *reader, uint32_t *out);
 bool reader_map(struct reader *reader, uint32_t *out);
-
-/* The caller's own complaint, about the item just read. */
-void reader_fail(struct reader *reader, const char *failure);
 
 /* NULL when everything was read well and nothing is left; otherwise ERR_INVALID with the place. */
 err_t reader_finish(const struct reader *reader) MUST_CHECK;

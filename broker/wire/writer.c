@@ -28,12 +28,6 @@ void writer_i64(struct buf *to, int64_t value)
     msgpack_pack_int64(&packer, value);
 }
 
-void writer_f64(struct buf *to, double value)
-{
-    msgpack_packer packer = writer_packer(to);
-    msgpack_pack_double(&packer, value);
-}
-
 void writer_array(struct buf *to, uint32_t count)
 {
     msgpack_packer packer = writer_packer(to);
@@ -91,15 +85,6 @@ void writer_bin(struct buf *to, struct span value)
     if (writer_fits(to, value)) {
         msgpack_packer packer = writer_packer(to);
         msgpack_pack_bin(&packer, value.size);
-        buf_append_span(to, value);
-    }
-}
-
-void writer_ext(struct buf *to, int8_t type, struct span value)
-{
-    if (writer_fits(to, value)) {
-        msgpack_packer packer = writer_packer(to);
-        msgpack_pack_ext(&packer, value.size, type);
         buf_append_span(to, value);
     }
 }

@@ -15,13 +15,11 @@ void writer_nil(struct buf *to);
 void writer_bool(struct buf *to, bool value);
 void writer_u64(struct buf *to, uint64_t value);
 void writer_i64(struct buf *to, int64_t value);
-void writer_f64(struct buf *to, double value);
 
 /* At most UINT32_MAX bytes; more fails the buf. */
 void writer_str(struct buf *to, struct span value);
 void writer_text(struct buf *to, const char *value);
 void writer_bin(struct buf *to, struct span value);
-void writer_ext(struct buf *to, int8_t type, struct span value);
 
 /* `count` items, or pairs of items, follow. */
 void writer_array(struct buf *to, uint32_t count);

@@ -10,7 +10,8 @@
 
 enum { FUZZ_SIZE_MAX = 1 << 20 };
 
-static void write_item(struct buf *to, const struct reader_item *item)
+/* `raw` is what the item was read from. */
+static void write_item(struct buf *to, const struct reader_item *item, struct span raw)
 {
     switch (item->kind) {
     case READER_NIL:
@@ -26,16 +27,14 @@ static void write_item(struct buf *to, const struct reader_item *item)
         writer_i64(to, item->signed_);
         break;
     case READER_FLOAT:
-        writer_f64(to, item->number);
+    case READER_EXT: /* nothing we write has them */
+        buf_append_span(to, raw);
         break;
     case READER_STR:
         writer_str(to, item->bytes);
         break;
     case READER_BIN:
         writer_bin(to, item->bytes);
-        break;
-    case READER_EXT:
-        writer_ext(to, item->ext_type, item->bytes);
         break;
     case READER_ARRAY:
         writer_array(to, item->count);
@@ -88,6 +87,7 @@ static bool copy_item(struct reader *reader, struct buf *to, uint64_t *declared)
     uint64_t left = 1;
     for (; left > 0; left--) {
         struct reader_item item;
+        size_t start = reader->at;
         if (!reader_next(reader, &item)) {
             return false;
         }
@@ -96,7 +96,7 @@ static bool copy_item(struct reader *reader, struct buf *to, uint64_t *declared)
             left += count;
             *declared += count;
         }
-        write_item(to, &item);
+        write_item(to, &item, span_of(reader->input.data + start, reader->at - start));
     }
     return true;
 }

@@ -43,14 +43,11 @@ static void test_integers(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct reader reader;
         struct reader_item item;
-        int64_t value = 0;
         reader_init(&reader, cases[i].bytes);
         assert_true(reader_next(&reader, &item));
         assert_int_equal(item.kind, cases[i].kind);
-        assert_true(reader_at_end(&reader));
-        reader_init(&reader, cases[i].bytes);
-        assert_true(reader_i64(&reader, &value));
-        assert_int_equal(value, cases[i].value);
+        assert_true(item.kind == READER_INT ? item.signed_ == cases[i].value
+                                            : item.unsigned_ == (uint64_t)cases[i].value);
         assert_null(reader_finish(&reader));
     }
 }
@@ -61,10 +58,6 @@ static void test_integer_ranges(void **state)
     (void)state;
     struct reader reader;
     uint64_t unsigned_ = 7;
-    int64_t signed_ = 7;
-    reader_init(&reader, BYTES("\xcf\x80\x00\x00\x00\x00\x00\x00\x00"));
-    assert_false(reader_i64(&reader, &signed_));
-    assert_int_equal(signed_, 7);
     reader_init(&reader, BYTES("\xcf\xff\xff\xff\xff\xff\xff\xff\xff"));
     assert_true(reader_u64(&reader, &unsigned_));
     assert_true(unsigned_ == UINT64_MAX);
@@ -126,16 +119,16 @@ static void test_floats(void **state)
 {
     (void)state;
     struct reader reader;
-    double value = 0;
+    struct reader_item item;
     reader_init(&reader, BYTES("\xca\x3f\x00\x00\x00"));
-    assert_true(reader_f64(&reader, &value));
-    assert_true(value == 0.5);
+    assert_true(reader_next(&reader, &item) && item.kind == READER_FLOAT);
+    assert_true(item.number == 0.5);
     reader_init(&reader, BYTES("\xcb\xbf\xe0\x00\x00\x00\x00\x00\x00"));
-    assert_true(reader_f64(&reader, &value));
-    assert_true(value == -0.5);
+    assert_true(reader_next(&reader, &item) && item.kind == READER_FLOAT);
+    assert_true(item.number == -0.5);
     reader_init(&reader, BYTES("\xca\x7f\xc0\x00\x00"));
-    assert_true(reader_f64(&reader, &value));
-    assert_true(isnan(value));
+    assert_true(reader_next(&reader, &item) && item.kind == READER_FLOAT);
+    assert_true(isnan(item.number));
 }
 
 /* A count or length is refused at once when the bytes left cannot hold it, alone or with what is
@@ -276,7 +269,6 @@ static void test_failure_is_sticky(void **state)
     assert_true(reader_array(&reader, &count));
     assert_true(reader_u64(&reader, &number));
     assert_false(reader_str(&reader, &text));
-    reader_fail(&reader, "a later complaint");
     assert_false(reader_u64(&reader, &number));
     assert_false(reader_at_end(&reader));
     err_t err = reader_finish(&reader);
@@ -321,25 +313,17 @@ static void test_kinds(void **state)
         BYTES("\x80"),
     };
     for (size_t i = 0; i < sizeof samples / sizeof samples[0]; i++) {
-        struct reader readers[9];
-        bool boolean;
+        struct reader readers[4];
         uint64_t number;
-        int64_t signed_;
-        double real;
         struct span bytes;
         uint32_t count;
-        for (size_t j = 0; j < 9; j++) {
+        for (size_t j = 0; j < 4; j++) {
             reader_init(&readers[j], samples[i]);
         }
-        assert_int_equal(reader_nil(&readers[0]), i == 0);
-        assert_int_equal(reader_bool(&readers[1], &boolean), i == 1);
-        assert_int_equal(reader_u64(&readers[2], &number), i == 2);
-        assert_int_equal(reader_i64(&readers[3], &signed_), i == 2 || i == 3);
-        assert_int_equal(reader_f64(&readers[4], &real), i == 4);
-        assert_int_equal(reader_str(&readers[5], &bytes), i == 5);
-        assert_int_equal(reader_bin(&readers[6], &bytes), i == 6);
-        assert_int_equal(reader_array(&readers[7], &count), i == 8);
-        assert_int_equal(reader_map(&readers[8], &count), i == 9);
+        assert_int_equal(reader_u64(&readers[0], &number), i == 2);
+        assert_int_equal(reader_str(&readers[1], &bytes), i == 5);
+        assert_int_equal(reader_array(&readers[2], &count), i == 8);
+        assert_int_equal(reader_map(&readers[3], &count), i == 9);
     }
 }
 
@@ -356,22 +340,23 @@ static void test_round_trip(void **state)
     for (size_t i = 0; i < 10; i++) {
         struct buf buf;
         struct reader reader;
+        struct reader_item item;
         uint64_t number = 0;
-        int64_t signed_ = 0;
         buf_init(&buf, TEST_BUF_SIZE);
         writer_u64(&buf, numbers[i]);
         writer_i64(&buf, signed_numbers[i]);
         reader_init(&reader, buf_span(&buf));
         assert_true(reader_u64(&reader, &number));
-        assert_true(reader_i64(&reader, &signed_));
+        assert_true(reader_next(&reader, &item) && item.kind == READER_INT);
         assert_true(number == numbers[i]);
-        assert_true(signed_ == signed_numbers[i]);
+        assert_true(item.signed_ == signed_numbers[i]);
         assert_null(reader_finish(&reader));
         buf_deinit(&buf);
     }
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         struct buf buf;
         struct reader reader;
+        struct reader_item item;
         struct span bytes;
         buf_init(&buf, TEST_BUF_SIZE);
         writer_str(&buf, span_of(blob, sizes[i]));
@@ -379,8 +364,8 @@ static void test_round_trip(void **state)
         reader_init(&reader, buf_span(&buf));
         assert_true(reader_str(&reader, &bytes));
         assert_int_equal(bytes.size, sizes[i]);
-        assert_true(reader_bin(&reader, &bytes));
-        assert_int_equal(bytes.size, sizes[i]);
+        assert_true(reader_next(&reader, &item) && item.kind == READER_BIN);
+        assert_int_equal(item.bytes.size, sizes[i]);
         assert_null(reader_finish(&reader));
         buf_deinit(&buf);
     }
