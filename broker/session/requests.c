@@ -70,7 +70,6 @@ static void request_end(struct session_request *request)
 void session_request_abandon(struct session_request *request)
 {
     request->conn = NULL;
-    request->link = (struct list_link){0};
     if (is_pull(request)) {
         router_cancel_pull(request->server->options.router, &request->pull);
     }
@@ -685,8 +684,6 @@ static err_t request_start(struct session_conn *conn, struct session_request *re
     request->chunk = conn->chunk;
     request->chunk->refs++;
     request->operation = (struct router_operation){0};
-    list_init(&request->operation.calls);
-    request->operation.router = conn->server->options.router;
     bool is_kept = map_put(&conn->request_map, request->id, request);
     assert(is_kept); /* STYLE 5: out of memory after the start is a crash */
     list_append(&conn->requests, &request->link);

@@ -200,7 +200,6 @@ void session_stream_cancel(struct session_conn *conn, const struct wire_cancel *
 void session_stream_abandon(struct session_stream *stream)
 {
     stream->conn = NULL;
-    stream->link = (struct list_link){0};
     if (stream->is_pulling) {
         router_cancel_pull(stream->server->options.router, &stream->pull);
     } else {
