@@ -690,8 +690,9 @@ static err_t request_start(struct session_conn *conn, struct session_request *re
     conn->request_count++;
     conn->pull_count += is_pull(request);
     err_t err = handlers[request->frame.type].start(request);
-    /* Ten thousand empty messages are a small frame, and not a small request. */
-    request->size += request->arena.used;
+    /* Ten thousand empty messages are a small frame, and not a small request. A pull keeps nothing
+     * of its frame and may wait for long: what it takes is bounded by how many there may be. */
+    request->size = is_pull(request) ? 0 : request->size + request->arena.used;
     conn->request_size += request->size;
     return err == NULL ? NULL : err_passed(err, __func__);
 }

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "broker/session/session_internal.h"
+#include "broker/wire/writer.h"
 #include "tests/lib/sessions.h"
 
 enum { SHARDS = 4 };
@@ -232,6 +233,41 @@ static void waiting_pulls_leave_a_place(void **state)
     assert_int_equal(router_waiting(sessions.volumes.router), count - 1);
 }
 
+/* Nor can they fill it by their bytes, however long their frames are. */
+static void waiting_pulls_take_no_bytes(void **state)
+{
+    (void)state;
+    enum { FRAME = 200000, PULLS = 8 };
+    struct buf frame;
+    const struct wire_pull pull = {.id = 2,
+                                   .topic = span_text("t"),
+                                   .subscription = span_text("s"),
+                                   .max = 1,
+                                   .wait_ms = 10000,
+                                   .consumer = span_text("c")};
+    buf_init(&frame, FRAME + 1000);
+    wire_encode(&frame, WIRE_pull, &pull);
+    /* A later version's field: one item more in the array, which is passed over. */
+    assert_in_range(frame.data[WIRE_SIZE_BYTES], 0x90, 0x9e);
+    frame.data[WIRE_SIZE_BYTES]++;
+    uint8_t *bytes = calloc(1, FRAME);
+    assert_non_null(bytes);
+    writer_bin(&frame, span_of(bytes, FRAME));
+    wire_frame_put_size(frame.data, (uint32_t)(frame.size - WIRE_SIZE_BYTES));
+    free(bytes);
+    for (uint8_t id = 2; id < 2 + PULLS; id++) {
+        frame.data[WIRE_SIZE_BYTES + 2] = id;
+        session_client_send_raw(&client, buf_span(&frame));
+    }
+    session_client_send(&client, WIRE_ping, &(struct wire_ping){.id = 100});
+    (void)session_client_expect(&client, WIRE_pong, 100);
+    while (router_waiting(sessions.volumes.router) < PULLS) {
+        sessions_turn(&sessions);
+    }
+    assert_int_equal(connection()->request_size, 0);
+    buf_deinit(&frame);
+}
+
 /* So the end of a client that waits with all its pulls is seen, and a message goes to another. */
 static void waiting_pulls_end_with_their_client(void **state)
 {
@@ -286,6 +322,7 @@ int main(void)
         CASE(unfinished_frames_are_cut),
         CASE(who_owes_nothing_is_not_cut),
         CASE(waiting_pulls_leave_a_place),
+        CASE(waiting_pulls_take_no_bytes),
         CASE(waiting_pulls_end_with_their_client),
         CASE(answers_to_batches_fit),
     };
