@@ -383,13 +383,26 @@ err_t msglog_read(struct core *core, uint64_t position, uint32_t shard_id, uint6
     return NULL;
 }
 
+/* The same when its record is damaged: then there is none either. */
+static err_t look_at_segment(struct core *core, uint32_t number, struct segment **out)
+{
+    err_t err = msglog_segment(core, number, out);
+    if (err_code(err) != ERR_CORRUPT) {
+        return err;
+    }
+    core->corrupt++;
+    err_free(err);
+    *out = NULL;
+    return NULL;
+}
+
 err_t msglog_release(struct core *core, uint64_t position)
 {
     struct segment *segment = NULL;
-    TRY(msglog_segment(core, segment_of(position), &segment));
+    TRY(look_at_segment(core, segment_of(position), &segment));
     if (segment == NULL || segment->live == 0) {
-        return ERR(CORRUPT, "log segment %u counts fewer entries than it has",
-                   segment_of(position));
+        core->corrupt++;
+        return NULL;
     }
     segment->live--;
     core->log.live--;

@@ -35,7 +35,8 @@ err_t msglog_append(struct core *core, const struct record *record, struct msglo
 err_t msglog_read(struct core *core, uint64_t position, uint32_t shard_id, uint64_t sequence,
                   struct record *out, bool *ok) MUST_CHECK;
 
-/* One entry of the position's segment is needed no more. */
+/* One entry of the position's segment is needed no more. When that is damaged, or counts none, it
+ * stays: whoever is done with a message is not kept from it. */
 err_t msglog_release(struct core *core, uint64_t position) MUST_CHECK;
 
 /* Writes the row being filled. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "broker/base/bytes.h"
+#include "broker/core/state.h"
 #include "storage/memory.h"
 #include "tests/crash/iotrap.c" /* NOLINT(bugprone-suspicious-include): it must be in the program */
 #include "tests/lib/core_fixture.h"
@@ -349,6 +350,52 @@ static void test_damage_on_the_way_back(void **state)
     fixture.unchecked = true;
 }
 
+static void damage_segment(uint32_t number, uint8_t version, uint32_t live)
+{
+    struct store_txn *txn = NULL;
+    uint8_t key[4];
+    uint8_t value[24] = {version, 1};
+    bytes_put_be32(key, number);
+    bytes_put_le32(value + 4, CHUNK_SIZE);
+    bytes_put_le32(value + 8, live);
+    bytes_put_le32(value + 12, 1);
+    writer_drop(writer());
+    must(store_begin(fixture.store, STORE_WRITE, &txn));
+    must(store_put(txn, STORE_SEGMENT, span_of(key, sizeof key), span_of(value, sizeof value)));
+    must(store_commit(txn));
+    core_fixture_restart(&fixture);
+}
+
+/* A message of a log segment whose record is damaged, or counts too few, is finished like any
+ * other: not even the commit, which is where the segment would learn of it, fails. */
+static void test_damaged_segment(void **state)
+{
+    (void)state;
+    fixture.unchecked = true;
+    fixture.options.segment_entries = CHUNK_SIZE;
+    core_fixture_restart(&fixture);
+    for (int segment = 0; segment < 2; segment++) {
+        publish(CHUNK_SIZE);
+        must(writer_checkpoint(writer()));
+    }
+    for (int damage = 0; damage < 2; damage++) {
+        damage_segment(1, damage == 0 ? 99 : 1, 0);
+        pull_and_ack(2);
+        assert_true(writer_uncommitted(writer()));
+        must(writer_checkpoint(writer()));
+        pull_and_ack(1);
+        core_fixture_restart(&fixture);
+        fixture.effects.corrupt = 0;
+        pull_and_ack(1);
+        must(writer_checkpoint(writer()));
+        (void)core_fixture_stats(&fixture, SUB);
+        assert_true(fixture.effects.corrupt > 0);
+        core_fixture_restart(&fixture);
+        assert_int_equal(core_fixture_stats(&fixture, SUB).cursor, (damage + 1) * 4);
+    }
+    assert_int_equal(core_fixture_drain(&fixture, SUB), 2 * CHUNK_SIZE - 8);
+}
+
 /* Of an environment that has never had a journal and has no room for the commit that names its
  * first generation, nothing is journaled. */
 static void test_no_room_for_the_first_generation(void **state)
@@ -383,6 +430,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_early, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failed_journal, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damage_on_the_way_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_segment, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_room_for_the_first_generation, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
