@@ -98,6 +98,19 @@ err_t msglog_segment(struct core *core, uint32_t number, struct segment **out)
     return NULL;
 }
 
+/* The same when its record is damaged: then there is none either. */
+static err_t look_at_segment(struct core *core, uint32_t number, struct segment **out)
+{
+    err_t err = msglog_segment(core, number, out);
+    if (err_code(err) != ERR_CORRUPT) {
+        return err;
+    }
+    core->corrupt++;
+    err_free(err);
+    *out = NULL;
+    return NULL;
+}
+
 static err_t segment_write(struct core *core, const struct segment *segment)
 {
     uint8_t key[4];
@@ -383,19 +396,6 @@ err_t msglog_read(struct core *core, uint64_t position, uint32_t shard_id, uint6
     return NULL;
 }
 
-/* The same when its record is damaged: then there is none either. */
-static err_t look_at_segment(struct core *core, uint32_t number, struct segment **out)
-{
-    err_t err = msglog_segment(core, number, out);
-    if (err_code(err) != ERR_CORRUPT) {
-        return err;
-    }
-    core->corrupt++;
-    err_free(err);
-    *out = NULL;
-    return NULL;
-}
-
 err_t msglog_release(struct core *core, uint64_t position)
 {
     struct segment *segment = NULL;
@@ -602,20 +602,21 @@ static err_t rewrite_segment(struct core *core, struct segment *segment)
     return segment->live == 0 ? NULL : list_as(core, segment, 0);
 }
 
-/* The first listed segment of a kind that lies before the checkpoint. */
+/* The first listed segment of a kind that lies before the checkpoint. One whose record is damaged
+ * is taken off the list, which is `work` too. */
 static err_t listed_segment(struct core *core, uint8_t kind, uint64_t checkpoint,
-                            struct segment **out)
+                            struct segment **out, uint32_t *work)
 {
     struct store_cursor *cursor = NULL;
     err_t err = NULL;
-    uint8_t from[5];
-    gc_key(kind, 0, from);
+    uint8_t key[5];
+    gc_key(kind, 0, key);
     uint32_t number = 0;
     bool found = false;
     *out = NULL;
     TRY(store_cursor_open(core->txn, STORE_GC, &cursor));
-    TRY_OUT(store_cursor_seek(cursor, span_of(from, sizeof from), &found));
-    found = found && cursor->key.size == sizeof from && cursor->key.data[0] == kind;
+    TRY_OUT(store_cursor_seek(cursor, span_of(key, sizeof key), &found));
+    found = found && cursor->key.size == sizeof key && cursor->key.data[0] == kind;
     if (found) {
         number = bytes_get_be32(cursor->key.data + 1);
     }
@@ -624,7 +625,14 @@ out:
     if (err != NULL || !found || number >= segment_of(checkpoint)) {
         return err;
     }
-    return msglog_segment(core, number, out);
+    TRY(look_at_segment(core, number, out));
+    if (*out == NULL) {
+        *work = 1;
+        core->gc_rows--;
+        gc_key(kind, number, key);
+        return state_remove(core, STORE_GC, span_of(key, sizeof key));
+    }
+    return NULL;
 }
 
 /* Whether the log holds much more than twice what is needed. */
@@ -643,13 +651,13 @@ err_t msglog_clean(struct core *core, uint64_t checkpoint, uint32_t *work)
     if (core->gc_rows == 0) {
         return NULL;
     }
-    TRY(listed_segment(core, GC_DEAD, checkpoint, &segment));
+    TRY(listed_segment(core, GC_DEAD, checkpoint, &segment, work));
     if (segment != NULL) {
         *work = 1 + segment->rows;
         return delete_segment(core, segment);
     }
     if (is_wasteful(core)) {
-        TRY(listed_segment(core, GC_SPARSE, checkpoint, &segment));
+        TRY(listed_segment(core, GC_SPARSE, checkpoint, &segment, work));
     }
     if (segment != NULL) {
         *work = 1 + segment->rows + segment->entries;

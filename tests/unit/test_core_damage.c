@@ -249,6 +249,31 @@ static void damage_does_not_hold_space(void **state)
     expect_sound();
 }
 
+/* Nor does a segment to be cleaned whose record is damaged keep others from it. */
+static void damaged_segment_to_clean(void **state)
+{
+    (void)state;
+    static struct row row;
+    for (int segment = 0; segment < 3; segment++) {
+        core_fixture_fill(&fixture, TOPIC, SHARD, CHUNK_SIZE);
+        core_fixture_commit(&fixture);
+    }
+    assert_int_equal(core_fixture_drain(&fixture, SUB), 3 * CHUNK_SIZE);
+    core_fixture_commit(&fixture);
+    assert_int_equal(core_fixture_entries(&fixture, STORE_GC), 2);
+    assert_true(get_row(STORE_SEGMENT, 0, &row));
+    row.value[0] = 99;
+    put_row(STORE_SEGMENT, &row);
+    core_fixture_restart(&fixture);
+    fixture.effects.corrupt = 0;
+    core_fixture_advance(&fixture, LEASE_MS);
+    (void)core_fixture_stats(&fixture, SUB);
+    assert_int_equal(fixture.effects.corrupt, 1);
+    assert_int_equal(core_fixture_entries(&fixture, STORE_GC), 0);
+    assert_int_equal(core_fixture_entries(&fixture, STORE_SEGMENT), 2); /* and the last one */
+    expect_problem("log segment 1 has a damaged record");
+}
+
 /* Cleaning moves the sound messages out of a sparse segment and leaves a damaged one where it is,
  * to be found and named. */
 static void cleaning_around_damage(void **state)
@@ -550,12 +575,19 @@ static void inspect_tells(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(every_bit_of_a_message),    TEST(check_names_the_message),
-        TEST(pieces_of_a_large_message), TEST(damage_does_not_hold_space),
-        TEST(cleaning_around_damage),    TEST(damaged_index),
-        TEST(cursor_off_its_chunk),      TEST(check_misses_every_row),
-        TEST(check_finds_orphans),       TEST(check_compares_counts),
-        TEST(random_damage_is_survived), TEST(inspect_tells),
+        TEST(every_bit_of_a_message),
+        TEST(check_names_the_message),
+        TEST(pieces_of_a_large_message),
+        TEST(damage_does_not_hold_space),
+        TEST(damaged_segment_to_clean),
+        TEST(cleaning_around_damage),
+        TEST(damaged_index),
+        TEST(cursor_off_its_chunk),
+        TEST(check_misses_every_row),
+        TEST(check_finds_orphans),
+        TEST(check_compares_counts),
+        TEST(random_damage_is_survived),
+        TEST(inspect_tells),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
