@@ -362,7 +362,7 @@ static void run_batch(struct volume *volume)
         enum err_code code = err_code(attempt.err);
         if (volume->writer.failed) {
             fail_volume(volume, attempt.err);
-            /* A start may find in the journal what could not be flushed. */
+            /* A start may find what could not be flushed. */
             refuse_batch(volume, volume->writer.written ? ERR_UNKNOWN : ERR_UNAVAILABLE,
                          "the volume has failed");
             err_free(attempt.err);

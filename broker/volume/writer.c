@@ -190,6 +190,7 @@ static err_t commit(struct writer *writer, bool must)
     } else {
         err = store_commit(writer->txn);
         writer->txn = NULL;
+        writer->written = err != NULL && !is_space(err_code(err)); /* it may be there all the same */
     }
     if (err != NULL) {
         writer->failed = !is_space(err_code(err));

@@ -35,7 +35,7 @@ struct writer {
     struct effects effects;  /* likewise */
     struct buf *record;      /* the commands of the batch */
     uint64_t batch_commands; /* in it */
-    bool written;            /* it may be in the journal, flushed or not */
+    bool written;            /* a start may find it, flushed or not */
     bool direct;             /* the batch goes past the journal: it is to be committed */
     bool failed;         /* the journal or a commit has failed: nothing may be written any more */
     uint64_t generation; /* of the journal, as last committed; 0: none */

@@ -405,7 +405,7 @@ static bool check_stop(const struct step_case *one, int commits)
     }
     volumes_fail_after(&volumes, commits);
     enum err_code code = apply(&volumes, one->change);
-    assert_true(code == ERR_NONE || code == ERR_UNAVAILABLE);
+    assert_true(code == ERR_NONE || code == ERR_UNKNOWN);
     volumes_restart(&volumes);
     volumes_restart(&volumes); /* finding nothing more to finish */
     expect_nothing_left(&volumes);
