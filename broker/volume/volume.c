@@ -269,8 +269,20 @@ static err_t flush(struct volume *volume)
     uint64_t start_us = clock_mono_us(volume->options.clock);
     err_t err = writer_flush(&volume->writer);
     observe(volume, VOLUME_FLUSH_US, clock_mono_us(volume->options.clock) - start_us);
-    volume->relaxed_ms = 0;
+    volume->relaxed_ms = err == NULL ? 0 : volume->relaxed_ms;
     return err;
+}
+
+/* The same between batches, when something may have been answered before its flush. */
+static void flush_rest(struct volume *volume)
+{
+    bool pending = writer_pending(&volume->writer);
+    err_t err = pending && !volume->failed ? flush(volume) : NULL;
+    if (err != NULL) {
+        fail_volume(volume, err);
+        err_free(err);
+    }
+    volume->relaxed_ms = 0;
 }
 
 /* Whether somebody waits for the flush, or must not be overtaken. */
@@ -516,12 +528,8 @@ static void write_later(struct volume *volume)
     if (writer_wants_checkpoint(&volume->writer) || now_ms >= checkpoint_due_ms(volume)) {
         checkpoint(volume);
     }
-    if (!volume->failed && volume->relaxed_ms != 0 && now_ms >= volume->relaxed_ms) {
-        err_t err = flush(volume);
-        if (err != NULL) {
-            fail_volume(volume, err);
-            err_free(err);
-        }
+    if (volume->relaxed_ms != 0 && now_ms >= volume->relaxed_ms) {
+        flush_rest(volume);
     }
 }
 
@@ -669,20 +677,23 @@ static void finish(struct volume *volume)
     volume->checkpoint_retry_ms = 0;
     if (!volume->failed) {
         checkpoint(volume);
+        flush_rest(volume);
         update_status(volume, 0);
     }
     writer_drop(&volume->writer);
 }
 
 /* A transaction belongs to its thread: what the start could not commit is built anew in this one.
- */
+ * Who was answered before its flush has waited for that long enough. */
 static void take_over(struct volume *volume)
 {
     err_t err = volume->unsaved ? writer_recover(&volume->writer) : NULL;
     if (err != NULL) {
         fail_volume(volume, err);
         err_free(err);
+        return;
     }
+    flush_rest(volume);
 }
 
 static void *run(void *argument)

@@ -138,6 +138,7 @@ static err_t try_recover(struct writer *writer)
 err_t writer_recover(struct writer *writer)
 {
     uint32_t grows = 0;
+    writer->direct = false;
     for (;;) {
         uint32_t skips = writer->skip_count;
         writer_drop(writer);
@@ -190,7 +191,8 @@ static err_t commit(struct writer *writer, bool must)
     } else {
         err = store_commit(writer->txn);
         writer->txn = NULL;
-        writer->written = err != NULL && !is_space(err_code(err)); /* it may be there all the same */
+        writer->written =
+            err != NULL && !is_space(err_code(err)); /* it may be there all the same */
     }
     if (err != NULL) {
         writer->failed = !is_space(err_code(err));
@@ -357,12 +359,13 @@ err_t writer_flush(struct writer *writer)
 
 bool writer_pending(const struct writer *writer)
 {
-    return writer->direct || journal_pending(writer->journal);
+    return writer->direct || (writer->journal != NULL && journal_pending(writer->journal));
 }
 
 void writer_end(struct writer *writer)
 {
     const struct machine_ops *ops = writer->machine->ops;
+    writer->direct = false;
     if (writer->txn == NULL) {
         return; /* it has been committed */
     }
