@@ -58,6 +58,7 @@ struct journal {
     uint64_t count;    /* of records */
     uint64_t before;   /* check of the last one */
     uint64_t flushed;  /* of them */
+    uint64_t known;    /* when they are read again: how many there are; UINT64_MAX: not known */
     bool reading;      /* records may follow that have not been read */
     bool next_block;   /* the next one begins a block */
     struct buf record; /* the next one: header and bytes, and zeros up to a block when written */
@@ -300,11 +301,16 @@ err_t journal_put_generation(struct store_txn *txn, uint64_t generation)
 
 void journal_rewind(struct journal *journal, uint64_t generation)
 {
+    if (generation != journal->generation) {
+        journal->flushed = 0;
+        journal->known = UINT64_MAX;
+    } else if (!journal->reading) {
+        journal->known = journal->count;
+    }
     journal->generation = generation;
     journal->end = JOURNAL_BLOCK_SIZE;
     journal->count = 0;
     journal->before = 0;
-    journal->flushed = 0;
     journal->reading = true;
     journal->next_block = true;
 }
@@ -347,7 +353,7 @@ static err_t read_record(struct journal *journal, uint64_t offset, bool *found)
 
 /* What follows the end: a record of this generation that was written when more than are there had
  * been flushed says that some are damaged. */
-static err_t check_end(struct journal *journal)
+static err_t check_behind(struct journal *journal)
 {
     uint8_t *block = malloc(ZEROS_SIZE + JOURNAL_RECORD_HEADER);
     err_t err = block == NULL ? ERR(MEMORY, "no memory to read a journal") : NULL;
@@ -376,6 +382,20 @@ static err_t check_end(struct journal *journal)
     return err;
 }
 
+/* Whether there are as many as there must be. Those that were written here need not have been
+ * flushed to be there. */
+static err_t check_end(struct journal *journal)
+{
+    if (journal->known == UINT64_MAX) {
+        return check_behind(journal);
+    }
+    if (journal->count < journal->known) {
+        return ERR(CORRUPT, "%s is damaged at byte %lu: what was written is missing", journal->path,
+                   (unsigned long)journal->end);
+    }
+    return NULL;
+}
+
 err_t journal_next(struct journal *journal, struct span *out, bool *found)
 {
     assert(journal->reading);
@@ -391,7 +411,6 @@ err_t journal_next(struct journal *journal, struct span *out, bool *found)
     if (!*found) {
         TRY(check_end(journal));
         journal->reading = false;
-        journal->flushed = 0;
         return NULL;
     }
     journal->end = offset + journal->read.size;
@@ -407,6 +426,7 @@ err_t journal_next(struct journal *journal, struct span *out, bool *found)
 void journal_restart(struct journal *journal, uint64_t generation)
 {
     journal_rewind(journal, generation);
+    journal->flushed = 0;
     journal->reading = false;
 }
 

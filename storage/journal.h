@@ -53,7 +53,7 @@ void journal_close(struct journal *journal); /* NULL does nothing */
  * that has found the last one appended with journal_append. */
 void journal_rewind(struct journal *journal, uint64_t generation);
 /* The next record's bytes, valid until the next call of any function. ERR_CORRUPT when records that
- * had been flushed are missing. */
+ * had been flushed are missing, or that have been read or appended before through this journal. */
 err_t journal_next(struct journal *journal, struct span *out, bool *found) MUST_CHECK;
 
 /* An empty generation: there is nothing to be read in it, appending begins at the front. */
