@@ -242,7 +242,7 @@ err_t journal_open(const struct journal_options *options, struct journal **out)
     if (journal == NULL) {
         return ERR(MEMORY, "no memory for a journal");
     }
-    buf_init(&journal->record, UINT32_MAX);
+    buf_init(&journal->record, JOURNAL_RECORD_MAX + JOURNAL_BLOCK_SIZE);
     buf_init(&journal->read, SIZE_MAX / 2);
     journal->path = strdup(options->path);
     journal->fd = open(options->path, (options->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);

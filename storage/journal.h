@@ -24,6 +24,8 @@ enum {
     JOURNAL_BLOCK_SIZE = 4096,
     JOURNAL_RECORD_HEADER = 48,
     JOURNAL_SIZE_MIN = 64 * 1024,
+    JOURNAL_RECORD_MAX = 256 * 1024, /* with its header: to commit more is cheaper than to write it
+                                      * twice */
 };
 
 struct journal_options {
@@ -59,8 +61,8 @@ err_t journal_next(struct journal *journal, struct span *out, bool *found) MUST_
 /* An empty generation: there is nothing to be read in it, appending begins at the front. */
 void journal_restart(struct journal *journal, uint64_t generation);
 
-/* Begins the next record; its owner appends its bytes, which must be some. It has no memory when
- * the buffer has failed. */
+/* Begins the next record; its owner appends its bytes, which must be some. When the buffer has
+ * failed there are more of them than a record may have, or no memory. */
 struct buf *journal_record(struct journal *journal);
 /* Whether nothing has been appended to it. */
 bool journal_is_empty(const struct journal *journal);

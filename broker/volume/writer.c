@@ -6,8 +6,7 @@
 #include "broker/base/random.h"
 
 enum {
-    GROWS_MAX = 16,               /* doublings of the map for what is applied again */
-    RECORD_SIZE_MAX = 256 * 1024, /* a larger batch is cheaper to commit than to write twice */
+    GROWS_MAX = 16,                        /* doublings of the map for what is applied again */
     CHECKPOINT_SIZE_MAX = 2 * 1024 * 1024, /* bounds the pages of a transaction, and how long ... */
     CHECKPOINT_SIZE_MIN = 256 * 1024,
     CHECKPOINT_COMMANDS = 64 * 1024, /* ... its commit keeps others waiting */
@@ -313,10 +312,7 @@ err_t writer_apply(struct writer *writer, const struct command *command, struct 
     struct command stamped = *command;
     stamped.now_ms = ops->now_ms(writer->machine); /* not less than that of one that is left out */
     codec_put(&stamped, writer->record);
-    if (writer->record->failed) {
-        return ERR(MEMORY, "no memory for the journal");
-    }
-    writer->direct = writer->record->size > RECORD_SIZE_MAX ||
+    writer->direct = writer->record->failed || writer->record->size > JOURNAL_RECORD_MAX ||
                      writer->record->size > writer->checkpoint_size / 2;
     return NULL;
 }

@@ -157,8 +157,12 @@ static void test_large_batches_are_committed(void **state)
     core_fixture_commit(&fixture);
     assert_int_equal(commits(), before + 1);
     assert_int_equal(records(), 0);
+    core_fixture_publish_sized(&fixture, TOPIC, SHARD, 4 * JOURNAL_RECORD_MAX);
+    core_fixture_commit(&fixture);
+    assert_int_equal(commits(), before + 2);
+    assert_true(writer()->record->capacity < 2 * JOURNAL_RECORD_MAX); /* it was not put there */
     core_fixture_restart(&fixture);
-    assert_int_equal(core_fixture_stats(&fixture, SUB).enqueued, 2);
+    assert_int_equal(core_fixture_stats(&fixture, SUB).enqueued, 3);
     writer()->checkpoint_size = UINT64_MAX; /* nothing else commits */
     before = commits();
     for (uint32_t count = 0; commits() == before; count++) {
