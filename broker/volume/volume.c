@@ -522,7 +522,9 @@ static void write_later(struct volume *volume)
     if (volume->failed) {
         return;
     }
-    if (volume->checkpoint_ms == 0 && writer_uncommitted(&volume->writer)) {
+    if (!writer_uncommitted(&volume->writer)) {
+        volume->checkpoint_ms = 0;
+    } else if (volume->checkpoint_ms == 0) {
         volume->checkpoint_ms = now_ms + volume->options.checkpoint_ms;
     }
     if (writer_wants_checkpoint(&volume->writer) || now_ms >= checkpoint_due_ms(volume)) {

@@ -292,6 +292,26 @@ static void test_idle_commit(void **state)
     stop();
 }
 
+/* A commit on the way, of what configures, begins the interval of the next one anew. */
+static void test_commit_in_between(void **state)
+{
+    enum { INTERVAL_MS = 1000, STEP_MS = 90, STEPS = 10 }; /* a tenth without a command commits */
+    (void)state;
+    clock_init_simulated(&fixture.clock, 1);
+    start(INTERVAL_MS, NEVER_MS);
+    configure();
+    for (int half = 0; half < 2; half++) {
+        for (int step = 0; step < STEPS; step++) {
+            clock_advance(&fixture.clock, STEP_MS);
+            assert_int_equal(publish(), ERR_NONE);
+        }
+        (void)volume_settle(fixture.volume);
+        assert_int_equal(count_of(VOLUME_CHECKPOINT_US), 0);
+        assert_int_equal(put_sub(1000 + (uint64_t)half), ERR_NONE);
+    }
+    stop();
+}
+
 /* A publish that asks for no more is answered once it is written, and flushed within the interval;
  * a synced one in between is flushed first, and the other with it. */
 static void test_relaxed(void **state)
@@ -448,6 +468,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_one_flush_a_batch, setup, teardown),
         cmocka_unit_test_setup_teardown(test_idle_commit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_commit_in_between, setup, teardown),
         cmocka_unit_test_setup_teardown(test_relaxed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pull_of_relaxed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_room_at_stop_and_start, setup, teardown),
