@@ -348,7 +348,7 @@ static void undo_batch(struct volume *volume, struct attempt *attempt, uint32_t 
     writer_drop(&volume->writer);
     if (err_code(attempt->err) == ERR_MAP_FULL && *grows < GROWS_MAX) {
         err = store_grow(volume->store);
-        *grows = err == NULL ? *grows + 1 : GROWS_MAX + 1;
+        *grows += err == NULL;
         err_free(err);
     }
     err = writer_recover(&volume->writer);

@@ -35,7 +35,7 @@ static void put_topic(const struct topic_settings *settings)
     run_once(call);
 }
 
-static void publish(void)
+static enum err_code try_publish(void)
 {
     struct message_in message = volumes_message("", "body");
     struct publish_result result;
@@ -43,8 +43,16 @@ static void publish(void)
     struct call *call = volumes_call(&volumes, COMMAND_PUBLISH);
     call->command.publish =
         (struct publish){.topic_id = TOPIC, .messages = &message, .count = 1, .results = &result};
-    run_once(call);
-    assert_int_equal(result.code, ERR_NONE);
+    volumes_run(&volumes, 0, call);
+    enum err_code code = call->reply.code;
+    assert_int_equal(code, result.code);
+    volumes_call_free(call);
+    return code;
+}
+
+static void publish(void)
+{
+    assert_int_equal(try_publish(), ERR_NONE);
 }
 
 /* How many messages came. */
@@ -119,6 +127,26 @@ static void no_space_for_work(void **state)
     volumes_close(&volumes);
 }
 
+static err_t cannot_grow(struct store *store)
+{
+    (void)store;
+    return ERR(NO_SPACE, "it has its greatest size");
+}
+
+/* A batch that needs a larger map than there can be is not tried once more as it is. */
+static void no_larger_map(void **state)
+{
+    (void)state;
+    volumes_open(&volumes, &(struct volumes_options){.count = 1});
+    put_topic(&(struct topic_settings){0});
+    publish();
+    volumes_await_idle(&volumes, 0);
+    volumes.stages[0].ops.grow = cannot_grow;
+    volumes_fail_some_commits(&volumes, 0, ERR_MAP_FULL, 1);
+    assert_int_equal(try_publish(), ERR_NO_SPACE);
+    volumes_close(&volumes);
+}
+
 /* Retention keeps up with publishers that never let the volume be idle. */
 static void retention_under_load(void **state)
 {
@@ -162,6 +190,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clock_set_back),
         cmocka_unit_test(no_space_for_work),
+        cmocka_unit_test(no_larger_map),
         cmocka_unit_test(retention_under_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
