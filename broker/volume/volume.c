@@ -555,17 +555,24 @@ static void maintain(struct volume *volume)
     }
 }
 
+/* Whether there is room again. What frees some shows once it is committed, which only publishes are
+ * worth. */
+static void look_for_room(struct volume *volume)
+{
+    if (!volume->failed && volume->full && volume->message_count > 0) {
+        checkpoint(volume);
+        update_status(volume, 0);
+    }
+}
+
 static void serve_batch(struct volume *volume, size_t count)
 {
     uint64_t start_us = clock_mono_us(volume->options.clock);
+    look_for_room(volume);
     if (volume->failed) {
         refuse_batch(volume, ERR_UNAVAILABLE, "the volume has failed");
         answer(volume);
         return;
-    }
-    if (volume->full) {
-        checkpoint(volume);
-        update_status(volume, 0); /* there may be room again */
     }
     volume->served_ms = count > 0 ? mono_ms(volume) : volume->served_ms;
     run_batch(volume);

@@ -391,6 +391,60 @@ static void test_no_room_at_stop_and_start(void **state)
     stop();
 }
 
+/* Makes a commit fail for want of room, which publishes are refused for, and no other. */
+static void fill_up(void)
+{
+    (void)volume_settle(fixture.volume);
+    fail_commits(ERR_NO_SPACE);
+    assert_int_equal(put_sub(1000), ERR_NO_SPACE);
+    (void)volume_settle(fixture.volume);
+    fail_commits(ERR_NONE);
+}
+
+/* On a full disk a batch costs no commit, unless it publishes: then it is looked whether there is
+ * room again. */
+static void test_full(void **state)
+{
+    (void)state;
+    clock_init_simulated(&fixture.clock, 1);
+    start(NEVER_MS, NEVER_MS);
+    configure();
+    for (int count = 0; count < 5; count++) {
+        assert_int_equal(publish(), ERR_NONE);
+    }
+    fill_up();
+    for (int count = 0; count < 3; count++) {
+        assert_int_equal(pull(1), 1);
+    }
+    assert_int_equal(count_of(VOLUME_CHECKPOINT_US), 0);
+    for (int count = 0; count < 3; count++) {
+        assert_int_equal(publish(), ERR_NO_SPACE);
+        assert_int_equal(count_of(VOLUME_CHECKPOINT_US), 1);
+    }
+    assert_int_equal(pull(1), 1);
+    assert_int_equal(count_of(VOLUME_CHECKPOINT_US), 1);
+    clock_advance(&fixture.clock, 500);
+    assert_int_equal(publish(), ERR_NONE);
+    assert_int_equal(count_of(VOLUME_CHECKPOINT_US), 2);
+    stop();
+}
+
+/* When the commit that looks for room fails for another reason, so has the volume. */
+static void test_full_and_failed(void **state)
+{
+    (void)state;
+    clock_init_simulated(&fixture.clock, 1);
+    start(NEVER_MS, NEVER_MS);
+    configure();
+    assert_int_equal(publish(), ERR_NONE);
+    fill_up();
+    fail_commits(ERR_IO);
+    assert_int_equal(publish(), ERR_UNAVAILABLE);
+    assert_true(status().failed);
+    fail_commits(ERR_NONE);
+    stop();
+}
+
 /* What was answered early is flushed within its interval although a commit in between has found no
  * room: that one has flushed nothing. */
 static void test_relaxed_without_room(void **state)
@@ -472,6 +526,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_relaxed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pull_of_relaxed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_room_at_stop_and_start, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full_and_failed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_relaxed_without_room, setup, teardown),
         cmocka_unit_test_setup_teardown(test_relaxed_at_stop_and_start, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failed_flush, setup, teardown),
