@@ -338,5 +338,6 @@ static inline struct span delivery_note(const struct reply *reply, const struct 
 void reply_fail(struct reply *reply, enum err_code code, const char *detail);
 void reply_init(struct reply *reply);
 void reply_deinit(struct reply *reply);
+void reply_clear(struct reply *reply); /* as after reply_init, with the memory it has */
 
 #endif

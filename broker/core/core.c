@@ -144,6 +144,33 @@ void reply_deinit(struct reply *reply)
     buf_deinit(&reply->payload);
 }
 
+void reply_clear(struct reply *reply)
+{
+    struct buf items = reply->items;
+    struct buf payload = reply->payload;
+    buf_reset(&items);
+    buf_reset(&payload);
+    *reply = (struct reply){.code = ERR_NONE, .items = items, .payload = payload};
+}
+
+void effects_init(struct effects *effects)
+{
+    *effects = (struct effects){0};
+    buf_init(&effects->woken, EFFECTS_WOKEN_MAX);
+}
+
+void effects_deinit(struct effects *effects)
+{
+    buf_deinit(&effects->woken);
+}
+
+void effects_clear(struct effects *effects)
+{
+    struct buf woken = effects->woken;
+    buf_reset(&woken);
+    *effects = (struct effects){.woken = woken};
+}
+
 static void init_state(struct core *core)
 {
     msglog_init(&core->log);

@@ -12,6 +12,8 @@
 #include "broker/core/command.h"
 #include "storage/store.h"
 
+enum { EFFECTS_WOKEN_MAX = 64 * 1024 * 1024 };
+
 /* What a batch of commands brings about beside its replies. */
 struct effects {
     struct buf woken; /* uint32_t subscription ids that may now have something to pull; each once a
@@ -21,6 +23,10 @@ struct effects {
     uint64_t expired;
     uint64_t corrupt;
 };
+
+void effects_init(struct effects *effects);
+void effects_deinit(struct effects *effects);
+void effects_clear(struct effects *effects); /* as after effects_init, with the memory it has */
 
 struct machine;
 

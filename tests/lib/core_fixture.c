@@ -67,7 +67,7 @@ void core_fixture_init(struct core_fixture *fixture, enum core_fixture_body body
     }
     open_store(fixture, body);
     reply_init(&fixture->reply);
-    buf_init(&fixture->effects.woken, PICTURE_MAX);
+    effects_init(&fixture->effects);
     must(core_create(&fixture->options, &fixture->machine));
     must(load(fixture));
 }
@@ -147,7 +147,7 @@ void core_fixture_deinit(struct core_fixture *fixture)
     }
     store_close(fixture->store);
     reply_deinit(&fixture->reply);
-    buf_deinit(&fixture->effects.woken);
+    effects_deinit(&fixture->effects);
     if (fixture->tmpdir.path[0] != '\0') {
         tmpdir_deinit(&fixture->tmpdir);
     }

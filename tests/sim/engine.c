@@ -23,22 +23,6 @@ static void drop(struct engine *engine)
     }
 }
 
-static void clear_reply(struct reply *reply)
-{
-    buf_reset(&reply->items);
-    buf_reset(&reply->payload);
-    struct buf items = reply->items;
-    struct buf payload = reply->payload;
-    *reply = (struct reply){.items = items, .payload = payload};
-}
-
-static void clear_effects(struct effects *effects)
-{
-    buf_reset(&effects->woken);
-    struct buf woken = effects->woken;
-    *effects = (struct effects){.woken = woken};
-}
-
 /* ---- the journal ---- */
 
 static uint64_t add_hash(uint64_t hash, uint64_t value)
@@ -99,8 +83,8 @@ static err_t apply_again(struct engine *engine)
         memcpy(&hash, rest.data, sizeof hash);
         rest = span_of(rest.data + sizeof hash, rest.size - sizeof hash);
         must(engine, codec_get(&rest, &engine->room, &command));
-        clear_reply(&engine->reply);
-        clear_effects(&engine->again);
+        reply_clear(&engine->reply);
+        effects_clear(&engine->again);
         TRY(engine->machine->ops->apply(engine->machine, engine->txn, &command, &engine->reply,
                                         &engine->again));
         if (hash_reply(&command, &engine->reply) != hash) {
@@ -150,8 +134,8 @@ static void load(struct engine *engine)
 void engine_open(struct engine *engine, struct trace *trace, const struct core_options *options)
 {
     *engine = (struct engine){.trace = trace, .options = *options};
-    buf_init(&engine->effects.woken, SIZE_MAX / 2);
-    buf_init(&engine->again.woken, SIZE_MAX / 2);
+    effects_init(&engine->effects);
+    effects_init(&engine->again);
     buf_init(&engine->journal, SIZE_MAX / 2);
     codec_room_init(&engine->room);
     reply_init(&engine->reply);
@@ -165,8 +149,8 @@ void engine_close(struct engine *engine)
     drop(engine);
     engine->machine->ops->destroy(engine->machine);
     store_close(engine->store);
-    buf_deinit(&engine->effects.woken);
-    buf_deinit(&engine->again.woken);
+    effects_deinit(&engine->effects);
+    effects_deinit(&engine->again);
     buf_deinit(&engine->journal);
     codec_room_deinit(&engine->room);
     reply_deinit(&engine->reply);
@@ -185,7 +169,7 @@ void engine_restart(struct engine *engine)
 
 static err_t begin(struct engine *engine)
 {
-    clear_effects(&engine->effects);
+    effects_clear(&engine->effects);
     return engine->txn != NULL ? NULL : store_begin(engine->store, STORE_WRITE, &engine->txn);
 }
 
@@ -197,7 +181,7 @@ static err_t apply(struct engine *engine, struct engine_batch *batch, uint32_t c
     for (uint32_t index = 0; index < count; index++) {
         const struct command *command = &batch->commands[index];
         uint64_t before = ops->changes(engine->machine);
-        clear_reply(&batch->replies[index]);
+        reply_clear(&batch->replies[index]);
         TRY(ops->apply(engine->machine, engine->txn, command, &batch->replies[index],
                        &engine->effects));
         if (ops->changes(engine->machine) != before && codec_takes(command->type)) {
@@ -355,7 +339,7 @@ void engine_look(struct engine *engine, const struct command *command, struct re
     if (clean) {
         must(engine, store_begin(engine->store, STORE_WRITE, &engine->txn));
     }
-    clear_reply(reply);
+    reply_clear(reply);
     must(engine, ops->apply(engine->machine, engine->txn, command, reply, &engine->effects));
     if (!clean) {
         return;
