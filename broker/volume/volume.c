@@ -17,10 +17,8 @@ enum {
                      * it (its key's expiry, what retention gives up for it) cannot pile up */
     FULL_PERCENT = 90,
     SPACE_RETRY_MS = 500, /* how long publishes are refused without trying after a full disk */
-    GROWS_MAX = 16,       /* doublings of the map for one batch */
     IDLE_SHARE = 10, /* with no command for one part in so many of the time that the journal may
                       * hold something, it is committed */
-    WOKEN_MAX = 64 * 1024 * 1024,
 };
 
 struct volume {
@@ -50,7 +48,6 @@ struct volume {
     uint64_t relaxed_ms;  /* likewise: when what was answered early is to be flushed; 0: nothing */
     uint64_t settle_seen; /* settle_asked when the thread last found nothing to do */
     bool full;
-    bool failed;
     bool unsaved; /* the start had no room to commit what the journal holds */
 
     _Atomic uint64_t settle_asked; /* calls of volume_settle */
@@ -68,37 +65,16 @@ struct attempt {
     err_t err;
     struct call *call; /* in whose apply; NULL: elsewhere */
     bool ticked;       /* background work was in it */
+    bool grown;        /* there is more room now */
 };
-
-static bool is_space(enum err_code code)
-{
-    return code == ERR_NO_SPACE || code == ERR_MAP_FULL;
-}
 
 static uint64_t mono_ms(const struct volume *volume)
 {
     return clock_mono_us(volume->options.clock) / 1000;
 }
 
-static void clear_reply(struct reply *reply)
-{
-    buf_reset(&reply->items);
-    buf_reset(&reply->payload);
-    struct buf items = reply->items;
-    struct buf payload = reply->payload;
-    *reply = (struct reply){.items = items, .payload = payload};
-}
-
-static void clear_effects(struct effects *effects)
-{
-    struct buf woken = effects->woken;
-    buf_reset(&woken);
-    *effects = (struct effects){.woken = woken};
-}
-
 static void fail_volume(struct volume *volume, err_t err)
 {
-    volume->failed = true;
     volume->writer.failed = true;
     writer_drop(&volume->writer);
     pthread_mutex_lock(&volume->lock);
@@ -111,7 +87,7 @@ static void fail_volume(struct volume *volume, err_t err)
 void volume_refuse(struct call *call, enum err_code code, const char *detail)
 {
     struct command *command = &call->command;
-    clear_reply(&call->reply);
+    reply_clear(&call->reply);
     reply_fail(&call->reply, code, detail);
     if (command->type == COMMAND_PUBLISH) {
         for (uint32_t index = 0; index < command->publish.count; index++) {
@@ -128,7 +104,7 @@ void volume_refuse(struct call *call, enum err_code code, const char *detail)
 
 static void refuse_batch(struct volume *volume, enum err_code code, const char *detail)
 {
-    clear_effects(&volume->effects);
+    effects_clear(&volume->effects);
     for (struct list_link *link = list_first(&volume->batch); link != NULL;
          link = list_next(&volume->batch, link)) {
         volume_refuse(container_of(link, struct call, link), code, detail);
@@ -151,7 +127,7 @@ static uint64_t read_time(struct volume *volume)
 /* What has come due, and work in the background. */
 static bool is_due(struct volume *volume)
 {
-    return !volume->failed && mono_ms(volume) >= volume->tick_retry_ms &&
+    return !volume->writer.failed && mono_ms(volume) >= volume->tick_retry_ms &&
            volume->machine->ops->next_due_ms(volume->machine) <= read_time(volume);
 }
 
@@ -163,7 +139,7 @@ static err_t tick(struct volume *volume)
         .now_ms = volume->now_ms,
         .tick.budget = budget < UINT32_MAX ? (uint32_t)budget : UINT32_MAX,
     };
-    clear_reply(&volume->tick_reply);
+    reply_clear(&volume->tick_reply);
     return writer_apply(&volume->writer, &command, &volume->tick_reply, &volume->effects);
 }
 
@@ -238,7 +214,7 @@ static err_t apply_batch(struct volume *volume, bool no_space, struct attempt *a
         struct call *call = container_of(link, struct call, link);
         call->command.now_ms = now_ms;
         call->command.no_space = no_space;
-        clear_reply(&call->reply);
+        reply_clear(&call->reply);
         attempt->call = call;
         TRY(writer_apply(&volume->writer, &call->command, &call->reply, &volume->effects));
     }
@@ -260,7 +236,8 @@ static bool can_go_on(const struct volume *volume, const struct attempt *attempt
     if (volume->writer.failed) {
         return false;
     }
-    return is_space(code) || (attempt->call != NULL && (code == ERR_CORRUPT || code == ERR_MEMORY));
+    return writer_is_space(code) ||
+           (attempt->call != NULL && (code == ERR_CORRUPT || code == ERR_MEMORY));
 }
 
 /* Makes all that was applied outlive a power failure. */
@@ -277,7 +254,7 @@ static err_t flush(struct volume *volume)
 static void flush_rest(struct volume *volume)
 {
     bool pending = writer_pending(&volume->writer);
-    err_t err = pending && !volume->failed ? flush(volume) : NULL;
+    err_t err = pending && !volume->writer.failed ? flush(volume) : NULL;
     if (err != NULL) {
         fail_volume(volume, err);
         err_free(err);
@@ -296,7 +273,7 @@ static bool is_awaited(const struct volume *volume)
 static struct attempt try_batch(struct volume *volume, bool no_space)
 {
     struct attempt attempt = {.err = NULL};
-    clear_effects(&volume->effects);
+    effects_clear(&volume->effects);
     attempt.err = writer_begin(&volume->writer);
     if (attempt.err == NULL) {
         attempt.err = apply_batch(volume, no_space, &attempt);
@@ -336,41 +313,31 @@ static void note_no_space(struct volume *volume, err_t err)
     volume->space_retry_ms = mono_ms(volume) + SPACE_RETRY_MS;
 }
 
-/* Undoes a failed attempt, with a larger map if that is what it takes. On failure the first reason
- * is the one to tell when nothing can be done about it. */
-static void undo_batch(struct volume *volume, struct attempt *attempt, uint32_t *grows)
+/* Undoes a failed attempt. On failure the first reason is the one to tell when nothing can be done
+ * about it. */
+static void undo_batch(struct volume *volume, struct attempt *attempt)
 {
-    err_t err = NULL;
     if (!can_go_on(volume, attempt)) {
         volume->writer.failed = true;
         return;
     }
-    writer_drop(&volume->writer);
-    if (err_code(attempt->err) == ERR_MAP_FULL && *grows < GROWS_MAX) {
-        err = store_grow(volume->store);
-        *grows += err == NULL;
-        err_free(err);
-    }
-    err = writer_recover(&volume->writer);
+    err_t err = writer_undo(&volume->writer, err_code(attempt->err), &attempt->grown);
     if (err != NULL) {
-        volume->writer.failed = true;
         err_free(attempt->err);
-        *attempt = (struct attempt){.err = err};
+        attempt->err = err;
     }
 }
 
 /* Runs the batch until it is kept or refused. */
 static void run_batch(struct volume *volume)
 {
-    uint32_t grows = 0;
     bool no_space = volume->full;
     for (;;) {
-        uint32_t grown = grows;
         struct attempt attempt = try_batch(volume, no_space);
         if (attempt.err == NULL) {
             return;
         }
-        undo_batch(volume, &attempt, &grows);
+        undo_batch(volume, &attempt);
         enum err_code code = err_code(attempt.err);
         if (volume->writer.failed) {
             fail_volume(volume, attempt.err);
@@ -380,15 +347,15 @@ static void run_batch(struct volume *volume)
             err_free(attempt.err);
             return;
         }
-        if (code == ERR_MAP_FULL && grows > grown) {
+        if (attempt.grown) {
             /* The same again, with more room. */
-        } else if (is_space(code) && !no_space) {
+        } else if (writer_is_space(code) && !no_space) {
             no_space = true;
             note_no_space(volume, attempt.err);
-        } else if (is_space(code) && attempt.ticked) {
+        } else if (writer_is_space(code) && attempt.ticked) {
             /* What was asked goes before what can wait. */
             volume->tick_retry_ms = mono_ms(volume) + SPACE_RETRY_MS;
-        } else if (is_space(code)) {
+        } else if (writer_is_space(code)) {
             note_no_space(volume, attempt.err);
             refuse_batch(volume, ERR_NO_SPACE, "the disk is full");
             err_free(attempt.err);
@@ -460,7 +427,7 @@ static void update_store(struct volume *volume)
         return;
     }
     store_stats(volume->store, &stats);
-    if (!volume->failed) {
+    if (!volume->writer.failed) {
         update_full(volume, stats.used_size);
     }
     pthread_mutex_lock(&volume->lock);
@@ -507,7 +474,7 @@ static void checkpoint(struct volume *volume)
 /* When what is applied is to be committed at the latest: UINT64_MAX for never. */
 static uint64_t checkpoint_due_ms(const struct volume *volume)
 {
-    if (volume->failed || !writer_uncommitted(&volume->writer)) {
+    if (volume->writer.failed || !writer_uncommitted(&volume->writer)) {
         return UINT64_MAX;
     }
     uint64_t due_ms = volume->served_ms + volume->options.checkpoint_ms / IDLE_SHARE;
@@ -519,7 +486,7 @@ static uint64_t checkpoint_due_ms(const struct volume *volume)
 static void write_later(struct volume *volume)
 {
     uint64_t now_ms = mono_ms(volume);
-    if (volume->failed) {
+    if (volume->writer.failed) {
         return;
     }
     if (!writer_uncommitted(&volume->writer)) {
@@ -541,7 +508,7 @@ static void maintain(struct volume *volume)
     if (now_ms < volume->maintained_ms + volume->options.maintain_ms) {
         return;
     }
-    if (!volume->failed) {
+    if (!volume->writer.failed) {
         checkpoint(volume);
     }
     if (writer_uncommitted(&volume->writer)) {
@@ -559,7 +526,7 @@ static void maintain(struct volume *volume)
  * worth. */
 static void look_for_room(struct volume *volume)
 {
-    if (!volume->failed && volume->full && volume->message_count > 0) {
+    if (!volume->writer.failed && volume->full && volume->message_count > 0) {
         checkpoint(volume);
         update_status(volume, 0);
     }
@@ -569,7 +536,7 @@ static void serve_batch(struct volume *volume, size_t count)
 {
     uint64_t start_us = clock_mono_us(volume->options.clock);
     look_for_room(volume);
-    if (volume->failed) {
+    if (volume->writer.failed) {
         refuse_batch(volume, ERR_UNAVAILABLE, "the volume has failed");
         answer(volume);
         return;
@@ -615,7 +582,7 @@ static size_t fill_batch(struct volume *volume)
 static uint64_t time_to_due(struct volume *volume)
 {
     uint64_t due_ms =
-        volume->failed ? UINT64_MAX : volume->machine->ops->next_due_ms(volume->machine);
+        volume->writer.failed ? UINT64_MAX : volume->machine->ops->next_due_ms(volume->machine);
     if (due_ms == UINT64_MAX) {
         return UINT64_MAX;
     }
@@ -641,7 +608,7 @@ static uint64_t time_to_write(const struct volume *volume)
 
 static uint64_t time_to_wait(struct volume *volume)
 {
-    if (volume->failed) {
+    if (volume->writer.failed) {
         return UINT64_MAX;
     }
     uint64_t times_ms[] = {time_to_due(volume), time_to_write(volume)};
@@ -684,7 +651,7 @@ static size_t take_calls(struct volume *volume, uint64_t timeout_ms)
 static void finish(struct volume *volume)
 {
     volume->checkpoint_retry_ms = 0;
-    if (!volume->failed) {
+    if (!volume->writer.failed) {
         checkpoint(volume);
         flush_rest(volume);
         update_status(volume, 0);
@@ -741,7 +708,7 @@ static void free_volume(struct volume *volume)
     mailbox_deinit(&volume->mailbox);
     pthread_cond_destroy(&volume->settled);
     pthread_mutex_destroy(&volume->lock);
-    buf_deinit(&volume->effects.woken);
+    effects_deinit(&volume->effects);
     buf_deinit(&volume->woken);
     reply_deinit(&volume->tick_reply);
     map_deinit(&volume->armed);
@@ -766,8 +733,8 @@ err_t volume_start(const struct volume_options *options, struct volume **out)
     volume->machine = options->machine;
     list_init(&volume->batch);
     list_init(&volume->waiting);
-    buf_init(&volume->effects.woken, WOKEN_MAX);
-    buf_init(&volume->woken, WOKEN_MAX);
+    effects_init(&volume->effects);
+    buf_init(&volume->woken, EFFECTS_WOKEN_MAX);
     reply_init(&volume->tick_reply);
     map_init(&volume->armed);
     pthread_mutex_init(&volume->lock, NULL);

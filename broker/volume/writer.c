@@ -6,13 +6,12 @@
 #include "broker/base/random.h"
 
 enum {
-    GROWS_MAX = 16,                        /* doublings of the map for what is applied again */
+    GROWS_MAX = 16,                        /* doublings of the map for one batch */
     CHECKPOINT_SIZE_MAX = 2 * 1024 * 1024, /* bounds the pages of a transaction, and how long ... */
     CHECKPOINT_SIZE_MIN = 256 * 1024,
     CHECKPOINT_COMMANDS = 64 * 1024, /* ... its commit keeps others waiting */
     RESERVE_SHARE = 4, /* what is not committed must find room in the reserve on a full disk:
                         * records of one part in so many */
-    WOKEN_MAX = 64 * 1024 * 1024,
 };
 
 void writer_init(struct writer *writer, struct store *store, struct machine *machine,
@@ -26,7 +25,7 @@ void writer_init(struct writer *writer, struct store *store, struct machine *mac
     writer->checkpoint_size = size < CHECKPOINT_SIZE_MAX ? size : CHECKPOINT_SIZE_MAX;
     codec_room_init(&writer->room);
     reply_init(&writer->reply);
-    buf_init(&writer->effects.woken, WOKEN_MAX);
+    effects_init(&writer->effects);
 }
 
 void writer_deinit(struct writer *writer)
@@ -34,7 +33,7 @@ void writer_deinit(struct writer *writer)
     writer_drop(writer);
     codec_room_deinit(&writer->room);
     reply_deinit(&writer->reply);
-    buf_deinit(&writer->effects.woken);
+    effects_deinit(&writer->effects);
 }
 
 void writer_drop(struct writer *writer)
@@ -46,16 +45,6 @@ void writer_drop(struct writer *writer)
 }
 
 /* ---- applying again ---- */
-
-static void clear_scratch(struct writer *writer)
-{
-    struct reply *reply = &writer->reply;
-    buf_reset(&reply->items);
-    buf_reset(&reply->payload);
-    *reply = (struct reply){.items = reply->items, .payload = reply->payload};
-    buf_reset(&writer->effects.woken);
-    writer->effects = (struct effects){.woken = writer->effects.woken};
-}
 
 static bool is_skipped(const struct writer *writer, uint64_t number)
 {
@@ -89,7 +78,8 @@ static err_t apply_record(struct writer *writer, struct span bytes)
         if (is_skipped(writer, number)) {
             continue;
         }
-        clear_scratch(writer);
+        reply_clear(&writer->reply);
+        effects_clear(&writer->effects);
         err_t err = writer->machine->ops->apply(writer->machine, writer->txn, &command,
                                                 &writer->reply, &writer->effects);
         if (err != NULL) {
@@ -134,9 +124,26 @@ static err_t try_recover(struct writer *writer)
     return apply_again(writer);
 }
 
+bool writer_is_space(enum err_code code)
+{
+    return code == ERR_NO_SPACE || code == ERR_MAP_FULL;
+}
+
+/* Between transactions: a larger map, if that is what an error asks for. False: it is as it was. */
+static bool grow(struct writer *writer, enum err_code code)
+{
+    if (code != ERR_MAP_FULL || writer->grows == GROWS_MAX) {
+        return false;
+    }
+    err_t err = store_grow(writer->store);
+    bool grown = err == NULL;
+    writer->grows += grown;
+    err_free(err);
+    return grown;
+}
+
 err_t writer_recover(struct writer *writer)
 {
-    uint32_t grows = 0;
     writer->direct = false;
     for (;;) {
         uint32_t skips = writer->skip_count;
@@ -149,23 +156,27 @@ err_t writer_recover(struct writer *writer)
             return NULL;
         }
         writer_drop(writer);
-        bool grow = err_code(err) == ERR_MAP_FULL && grows < GROWS_MAX;
-        if (!grow && skips == writer->skip_count) {
+        if (skips == writer->skip_count && !grow(writer, err_code(err))) {
             return err_passed(err, __func__);
         }
         err_free(err);
-        if (grow) {
-            grows++;
-            TRY(store_grow(writer->store));
-        }
     }
+}
+
+err_t writer_undo(struct writer *writer, enum err_code code, bool *grown)
+{
+    writer_drop(writer);
+    *grown = grow(writer, code);
+    err_t err = writer_recover(writer);
+    writer->failed = err != NULL;
+    return err;
 }
 
 /* ---- commits ---- */
 
-static bool is_space(enum err_code code)
+static err_t open_txn(struct writer *writer)
 {
-    return code == ERR_NO_SPACE || code == ERR_MAP_FULL;
+    return writer->txn != NULL ? NULL : store_begin(writer->store, STORE_WRITE, &writer->txn);
 }
 
 /* Puts what is still in memory into the transaction, with the generation of what follows it. */
@@ -184,17 +195,20 @@ static err_t commit(struct writer *writer, bool must)
 {
     uint64_t generation = random_seed() | 1;
     bool dirty = false;
-    err_t err = prepare(writer, generation, &dirty);
+    err_t err = open_txn(writer);
+    if (err == NULL) {
+        err = prepare(writer, generation, &dirty);
+    }
     if (err != NULL || (!dirty && !must)) {
         writer_drop(writer);
     } else {
         err = store_commit(writer->txn);
         writer->txn = NULL;
-        writer->written =
-            err != NULL && !is_space(err_code(err)); /* it may be there all the same */
+        /* What has failed in the middle may be there all the same. */
+        writer->written = err != NULL && !writer_is_space(err_code(err));
     }
     if (err != NULL) {
-        writer->failed = !is_space(err_code(err));
+        writer->failed = !writer_is_space(err_code(err));
         return err_passed(err, __func__);
     }
     writer->machine->ops->committed(writer->machine);
@@ -211,29 +225,18 @@ static err_t commit(struct writer *writer, bool must)
 /* The map grows as often as it takes. What has no room is built anew from the journal. */
 static err_t save(struct writer *writer, bool must)
 {
-    for (uint32_t grows = 0;; grows++) {
-        err_t err = NULL;
-        if (writer->txn == NULL) {
-            TRY(store_begin(writer->store, STORE_WRITE, &writer->txn));
-        }
-        err = commit(writer, must);
+    for (;;) {
+        bool grown = false;
+        err_t err = commit(writer, must);
         if (err == NULL || writer->failed) {
             return err;
         }
-        bool grow = err_code(err) == ERR_MAP_FULL && grows < GROWS_MAX;
-        err_t grown = grow ? store_grow(writer->store) : NULL;
-        err_t lost = writer_recover(writer);
-        if (lost != NULL) {
-            writer->failed = true;
-            err_free(err);
-            err_free(grown);
-            return lost;
-        }
-        if (!grow || grown != NULL) {
-            err_free(grown);
+        err_t lost = writer_undo(writer, err_code(err), &grown);
+        if (lost == NULL && !grown) {
             return err;
         }
         err_free(err);
+        TRY(lost);
     }
 }
 
@@ -283,7 +286,7 @@ err_t writer_begin(struct writer *writer)
     writer->written = false;
     writer->batch_commands = 0;
     writer->record = writer->journal == NULL ? NULL : journal_record(writer->journal);
-    return writer->txn != NULL ? NULL : store_begin(writer->store, STORE_WRITE, &writer->txn);
+    return open_txn(writer);
 }
 
 /* What configures and repairs is rare, and goes past the journal: when it is applied, retention may
@@ -362,6 +365,7 @@ void writer_end(struct writer *writer)
 {
     const struct machine_ops *ops = writer->machine->ops;
     writer->direct = false;
+    writer->grows = 0;
     if (writer->txn == NULL) {
         return; /* it has been committed */
     }

@@ -43,6 +43,7 @@ struct writer {
     uint64_t commands;   /* in them */
     uint64_t skips[WRITER_SKIPS_MAX]; /* numbers of those that met damage when applied again */
     uint32_t skip_count;
+    uint32_t grows; /* doublings of the map since a batch was kept */
 };
 
 /* Takes nothing. */
@@ -56,7 +57,7 @@ void writer_deinit(struct writer *writer);
 err_t writer_open(struct writer *writer) MUST_CHECK;
 
 /* A batch: begin, apply for each command, append, and flush when somebody waits for it; then
- * writer_end. After an error of one of them all of the batch is undone with writer_recover, unless
+ * writer_end. After an error of one of them all of the batch is undone with writer_undo, unless
  * `failed` says that nothing more may be done. */
 err_t writer_begin(struct writer *writer) MUST_CHECK;
 err_t writer_apply(struct writer *writer, const struct command *command, struct reply *reply,
@@ -73,7 +74,8 @@ void writer_end(struct writer *writer);
 bool writer_pending(const struct writer *writer);
 
 /* Commits what was applied, between batches. When there is no room for that (the error says so) it
- * is still applied and in the journal; after any other error `failed` is set. */
+ * is still applied and in the journal, unless that could not be read again; after that, and any
+ * other error, `failed` is set. */
 err_t writer_checkpoint(struct writer *writer) MUST_CHECK;
 /* Whether something is applied and not committed; then no function of the store that needs to be
  * between transactions may be called. */
@@ -81,10 +83,14 @@ bool writer_uncommitted(const struct writer *writer);
 /* Whether so much is applied and not committed that it should be. */
 bool writer_wants_checkpoint(const struct writer *writer);
 
-/* Drops the transaction, if it is not lost already. writer_recover must follow; in between the
- * store may grow. */
+/* Drops the transaction, if it is not lost already. writer_recover must follow. */
 void writer_drop(struct writer *writer);
 /* Builds anew what was appended, without the batch under way. */
 err_t writer_recover(struct writer *writer) MUST_CHECK;
+/* Both, after an error of that code, with a larger map in between when it says that the map is
+ * full. `grown`: the batch may have room now. After an error `failed` is set. */
+err_t writer_undo(struct writer *writer, enum err_code code, bool *grown) MUST_CHECK;
+/* Whether it is only room that is missing. */
+bool writer_is_space(enum err_code code);
 
 #endif

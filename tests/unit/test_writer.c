@@ -418,6 +418,35 @@ static void test_no_room_for_the_first_generation(void **state)
     core_fixture_deinit(&fresh);
 }
 
+/* Nor is it gone on without a journal for another reason, whichever call of the store it is. */
+static void test_failed_first_generation(void **state)
+{
+    (void)state;
+    char path[TMPDIR_PATH_SIZE];
+    struct journal *journal = NULL;
+    const struct journal_options options = {.path = tmpdir_file(&tmpdir, "other", path),
+                                            .size = JOURNAL_SIZE_MIN};
+    must(journal_create(&options));
+    must(journal_open(&options, &journal));
+    bool opened = false;
+    for (uint64_t nth = 1; !opened; nth++) {
+        struct core_fixture fresh;
+        struct writer other;
+        core_fixture_init(&fresh, CORE_FIXTURE_MEMORY, NULL);
+        writer_init(&other, fresh.store, fresh.machine, journal,
+                    &(struct writer_options){.name = "other"});
+        memory_store_fail_call(fresh.store, nth);
+        err_t err = writer_open(&other);
+        memory_store_fail_call(fresh.store, 0);
+        opened = err == NULL;
+        assert_true(opened ? other.journal != NULL : err_code(err) == ERR_IO);
+        err_free(err);
+        writer_deinit(&other);
+        core_fixture_deinit(&fresh);
+    }
+    journal_close(journal);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -436,6 +465,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_damage_on_the_way_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_segment, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_room_for_the_first_generation, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_failed_first_generation, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
