@@ -12,10 +12,9 @@ enum {
     CODEC_SIZE_SIZE = 4,
     FLAG_NO_SPACE = 1,
     FLAGS_ALL = FLAG_NO_SPACE,
-    /* Bytes of the least message, receipt and shard: what a declared count costs at least. */
+    /* Bytes of the least message and receipt: what a declared count costs at least. */
     MESSAGE_SIZE_MIN = 44,
     RECEIPT_SIZE = 26,
-    PLACE_SIZE = 24,
 };
 
 struct codec {
@@ -39,7 +38,8 @@ void codec_room_deinit(struct codec_room *room)
 
 bool codec_takes(enum command_type type)
 {
-    return type != COMMAND_PEEK && type != COMMAND_STATS && type != COMMAND_CATALOG;
+    return type == COMMAND_PUBLISH || type == COMMAND_PULL || type == COMMAND_ACK ||
+           type == COMMAND_NACK || type == COMMAND_EXTEND || type == COMMAND_TICK;
 }
 
 /* ---- values ---- */
@@ -124,13 +124,6 @@ static void flag(struct codec *codec, bool *value)
     *value = byte != 0;
 }
 
-static void start(struct codec *codec, enum start_at *value)
-{
-    uint8_t byte = (uint8_t)*value;
-    choice(codec, &byte, START_SEQUENCE);
-    *value = (enum start_at)byte;
-}
-
 static void bytes(struct codec *codec, struct span *value)
 {
     uint32_t size = (uint32_t)value->size;
@@ -166,65 +159,6 @@ static void *array_of(struct codec *codec, struct buf *room, size_t size)
 }
 
 /* ---- commands ---- */
-
-static void topic_settings(struct codec *codec, struct topic_settings *settings)
-{
-    u64(codec, &settings->retention_ms);
-    u64(codec, &settings->retention_bytes);
-    uint8_t durability = (uint8_t)settings->durability;
-    u64(codec, &settings->dedup_window_ms);
-    choice(codec, &durability, DURABILITY_COUNT - 1);
-    settings->durability = (enum durability)durability;
-}
-
-static void shard_place(struct codec *codec, struct shard_place *place)
-{
-    u32(codec, &place->shard_id);
-    u32(codec, &place->number);
-    u64(codec, &place->hash_first);
-    u64(codec, &place->hash_last);
-}
-
-static void topic_put(struct codec *codec, struct topic_put *put)
-{
-    u32(codec, &put->topic_id);
-    topic_settings(codec, &put->settings);
-    count(codec, &put->shard_count, PLACE_SIZE);
-    struct shard_place *decoded = NULL;
-    if (codec->out == NULL) {
-        decoded = array_of(codec, &codec->room->items, put->shard_count * sizeof *decoded);
-        put->shards = decoded;
-        if (decoded == NULL) {
-            return;
-        }
-    }
-    for (uint32_t index = 0; index < put->shard_count && !codec->bad; index++) {
-        struct shard_place place = {0};
-        if (decoded == NULL) {
-            place = put->shards[index];
-        }
-        shard_place(codec, &place);
-        if (decoded != NULL) {
-            decoded[index] = place;
-        }
-    }
-}
-
-static void sub_put(struct codec *codec, struct sub_put *put)
-{
-    struct sub_settings *settings = &put->settings;
-    u32(codec, &put->sub_id);
-    u32(codec, &put->topic_id);
-    u64(codec, &settings->lease_ms);
-    u64(codec, &settings->retry_delay_ms);
-    u32(codec, &settings->max_attempts);
-    u32(codec, &settings->max_in_flight);
-    u8(codec, &settings->ordering);
-    u8(codec, &settings->mode);
-    flag(codec, &settings->paused);
-    start(codec, &put->start);
-    u64(codec, &put->start_value);
-}
 
 static void message(struct codec *codec, struct message_in *message)
 {
@@ -320,51 +254,9 @@ static void settle(struct codec *codec, struct settle *settle)
     }
 }
 
-static void redrive(struct codec *codec, struct redrive *redrive)
-{
-    uint8_t reason = (uint8_t)redrive->reason;
-    u32(codec, &redrive->sub_id);
-    choice(codec, &reason, DEAD_CORRUPT);
-    redrive->reason = (enum dead_reason)reason;
-    u32(codec, &redrive->shard_id);
-    flag(codec, &redrive->has_sequence);
-    u64(codec, &redrive->sequence);
-    u32(codec, &redrive->max);
-    flag(codec, &redrive->dry_run);
-}
-
-static void purge(struct codec *codec, struct purge *purge)
-{
-    u32(codec, &purge->sub_id);
-    flag(codec, &purge->enqueued);
-    flag(codec, &purge->delivery);
-    flag(codec, &purge->dead);
-}
-
-static void seek(struct codec *codec, struct seek *seek)
-{
-    u32(codec, &seek->sub_id);
-    u32(codec, &seek->shard_id);
-    start(codec, &seek->to);
-    u64(codec, &seek->value);
-    flag(codec, &seek->dry_run);
-}
-
 static void fields(struct codec *codec, struct command *command)
 {
     switch (command->type) {
-    case COMMAND_TOPIC_PUT:
-        topic_put(codec, &command->topic_put);
-        break;
-    case COMMAND_TOPIC_DROP:
-        u32(codec, &command->topic_drop);
-        break;
-    case COMMAND_SUB_PUT:
-        sub_put(codec, &command->sub_put);
-        break;
-    case COMMAND_SUB_DROP:
-        u32(codec, &command->sub_drop);
-        break;
     case COMMAND_PUBLISH:
         publish(codec, &command->publish);
         break;
@@ -376,19 +268,17 @@ static void fields(struct codec *codec, struct command *command)
     case COMMAND_EXTEND:
         settle(codec, &command->settle);
         break;
-    case COMMAND_REDRIVE:
-        redrive(codec, &command->redrive);
-        break;
-    case COMMAND_PURGE:
-        purge(codec, &command->purge);
-        break;
-    case COMMAND_SEEK:
-        seek(codec, &command->seek);
-        break;
     case COMMAND_TICK:
         u32(codec, &command->tick.budget);
         break;
+    case COMMAND_TOPIC_PUT:
+    case COMMAND_TOPIC_DROP:
+    case COMMAND_SUB_PUT:
+    case COMMAND_SUB_DROP:
     case COMMAND_PEEK:
+    case COMMAND_REDRIVE:
+    case COMMAND_PURGE:
+    case COMMAND_SEEK:
     case COMMAND_STATS:
     case COMMAND_CATALOG:
         codec->bad = true;

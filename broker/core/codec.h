@@ -10,15 +10,17 @@
 
 /* What decoded commands point into, beside the bytes they were decoded from. */
 struct codec_room {
-    struct buf items;   /* messages, receipts or shards */
+    struct buf items;   /* messages or receipts */
     struct buf results; /* places for the results */
 };
 
 void codec_room_init(struct codec_room *room);
 void codec_room_deinit(struct codec_room *room);
 
-/* Whether a command may change something, so that it has bytes: not a PEEK, not STATS, and not a
- * CATALOG command, which no volume takes. */
+/* Whether a command goes to the journal, so that it has bytes: PUBLISH, PULL, ACK, NACK, EXTEND and
+ * TICK. What configures and repairs is rare and does not: when it is applied, retention may be
+ * further than it would be when it is applied again (that is only bound by a tick's budget), and
+ * what it moves over would not be the same. */
 bool codec_takes(enum command_type type);
 
 /* Appends a command; out->failed says that there was no memory. */

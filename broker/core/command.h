@@ -201,6 +201,12 @@ struct tick {
 
 struct catalog_change; /* catalog.h */
 
+/* Whether it only looks: nothing of it is to be kept. */
+static inline bool command_looks(enum command_type type)
+{
+    return type == COMMAND_PEEK || type == COMMAND_STATS;
+}
+
 struct command {
     enum command_type type;
     uint64_t now_ms;

@@ -289,26 +289,17 @@ err_t writer_begin(struct writer *writer)
     return open_txn(writer);
 }
 
-/* What configures and repairs is rare, and goes past the journal: when it is applied, retention may
- * be further than it would be when it is applied again (that is only bound by a tick's budget), and
- * what it moves over would not be the same. */
-static bool is_rare(enum command_type type)
-{
-    return type != COMMAND_PUBLISH && type != COMMAND_PULL && type != COMMAND_ACK &&
-           type != COMMAND_NACK && type != COMMAND_EXTEND && type != COMMAND_TICK;
-}
-
 err_t writer_apply(struct writer *writer, const struct command *command, struct reply *reply,
                    struct effects *effects)
 {
     const struct machine_ops *ops = writer->machine->ops;
     uint64_t before = writer->journal == NULL ? 0 : ops->changes(writer->machine);
     TRY(ops->apply(writer->machine, writer->txn, command, reply, effects));
-    if (writer->direct || ops->changes(writer->machine) == before || !codec_takes(command->type)) {
+    if (writer->direct || ops->changes(writer->machine) == before || command_looks(command->type)) {
         return NULL;
     }
     writer->batch_commands++;
-    if (is_rare(command->type)) {
+    if (!codec_takes(command->type)) {
         writer->direct = true;
         return NULL;
     }

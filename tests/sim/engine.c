@@ -214,15 +214,12 @@ static err_t commit(struct engine *engine)
 /* What a volume commits at once (writer.c). */
 static bool is_rare(const struct engine_batch *batch)
 {
+    bool rare = false;
     for (uint32_t index = 0; index < batch->count; index++) {
         enum command_type type = batch->commands[index].type;
-        if (type == COMMAND_TOPIC_PUT || type == COMMAND_TOPIC_DROP || type == COMMAND_SUB_PUT ||
-            type == COMMAND_SUB_DROP || type == COMMAND_REDRIVE || type == COMMAND_PURGE ||
-            type == COMMAND_SEEK) {
-            return true;
-        }
+        rare = rare || !(codec_takes(type) || command_looks(type));
     }
-    return false;
+    return rare;
 }
 
 /* The stamp of the last command in the journal of a batch. */
