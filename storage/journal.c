@@ -440,11 +440,6 @@ struct buf *journal_record(struct journal *journal)
     return &journal->record;
 }
 
-bool journal_is_empty(const struct journal *journal)
-{
-    return journal->record.size <= JOURNAL_RECORD_HEADER;
-}
-
 static uint64_t next_offset(const struct journal *journal)
 {
     return round_up(journal->end, journal->next_block ? JOURNAL_BLOCK_SIZE : RECORD_ALIGN);
@@ -471,7 +466,7 @@ static void make_record(struct journal *journal, size_t size)
 err_t journal_append(struct journal *journal)
 {
     assert(!journal->reading);
-    assert(!journal_is_empty(journal));
+    assert(journal->record.size > JOURNAL_RECORD_HEADER);
     if (!journal_fits(journal)) {
         return ERR(NO_SPACE, "%s is full", journal->path);
     }
@@ -529,9 +524,4 @@ uint64_t journal_used(const struct journal *journal)
 uint64_t journal_size(const struct journal *journal)
 {
     return journal->size;
-}
-
-const char *journal_path(const struct journal *journal)
-{
-    return journal->path;
 }

@@ -64,8 +64,6 @@ void journal_restart(struct journal *journal, uint64_t generation);
 /* Begins the next record; its owner appends its bytes, which must be some. When the buffer has
  * failed there are more of them than a record may have, or no memory. */
 struct buf *journal_record(struct journal *journal);
-/* Whether nothing has been appended to it. */
-bool journal_is_empty(const struct journal *journal);
 /* Whether it fits behind the others as it is. */
 bool journal_fits(const struct journal *journal);
 /* Writes the record behind the others, without flushing. ERR_NO_SPACE when it does not fit, or the
@@ -81,6 +79,5 @@ bool journal_pending(const struct journal *journal);
 uint64_t journal_count(const struct journal *journal);
 uint64_t journal_used(const struct journal *journal);
 uint64_t journal_size(const struct journal *journal);
-const char *journal_path(const struct journal *journal);
 
 #endif

@@ -125,7 +125,6 @@ struct router_call *router_call_new(struct router_operation *operation, uint32_t
     call->volume = volume;
     call->over = false;
     call->places = NULL;
-    call->place_count = 0;
     return call;
 }
 

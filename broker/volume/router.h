@@ -1,5 +1,5 @@
-/* The router: what the faces (HTTP now, the wire protocol and in-process callers later) ask the
- * broker through.
+/* The router: what the faces (HTTP, the wire protocol, callers in the process) ask the broker
+ * through.
  *
  * It finds the shards and volumes a request concerns, sends each volume its commands, and puts the
  * replies together; a pull asks the volumes in turn and waits in all of them at once when there is

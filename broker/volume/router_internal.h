@@ -17,7 +17,6 @@ struct router_call {
     uint32_t volume;
     bool over;        /* the next step of what has been let in: sent over the mailbox's bound */
     uint32_t *places; /* where the results belong in the operation's own array; NULL: in order */
-    uint32_t place_count;
 };
 
 struct router {

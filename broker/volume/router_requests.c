@@ -135,7 +135,6 @@ static void send_parts(struct router_publish *publish, const struct catalog_topi
             continue;
         }
         call->places = places;
-        call->place_count = count;
         send_publish(publish, call, topic,
                      (struct publish){.messages = messages, .count = count, .results = results});
     }
@@ -263,7 +262,6 @@ static void send_settle(struct router_settle *settle, uint32_t volume, uint32_t 
         }
     }
     call->places = places;
-    call->place_count = count;
     call->call.command.settle = (struct settle){
         .sub_id = sub_id,
         .receipts = receipts,

@@ -823,11 +823,6 @@ const char *volume_name(const struct volume *volume)
     return volume->name;
 }
 
-struct store *volume_store(struct volume *volume)
-{
-    return volume->store;
-}
-
 void volume_stop(struct volume *volume)
 {
     mailbox_close(&volume->mailbox);

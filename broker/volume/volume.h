@@ -46,8 +46,8 @@ struct volume_options {
     struct machine *machine; /* likewise */
     const struct clock *clock;
     uint32_t mailbox_max;   /* commands waiting; further ones are refused with BUSY */
-    uint32_t batch_max;     /* commands in one commit */
-    uint64_t batch_bytes;   /* bytes of messages in one commit */
+    uint32_t batch_max;     /* commands in one batch */
+    uint64_t batch_bytes;   /* bytes of messages in one batch */
     uint64_t quota;         /* bytes; 0: none. Publishes are refused at 90 % of it */
     uint64_t reserve;       /* bytes kept ready for commits on a full disk */
     uint64_t checkpoint_ms; /* how long something may be in the journal only */
@@ -110,9 +110,6 @@ void volume_take_woken(struct volume *volume, struct buf *out);
 
 void volume_status(struct volume *volume, struct volume_status *out);
 const char *volume_name(const struct volume *volume);
-
-/* The store, for backups from another thread. */
-struct store *volume_store(struct volume *volume);
 
 /* Finishes what the mailbox holds, commits all and ends the thread; the replies are sent, and it
  * takes nothing more. */

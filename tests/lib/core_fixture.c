@@ -75,6 +75,9 @@ void core_fixture_init(struct core_fixture *fixture, enum core_fixture_body body
 void core_fixture_journal(struct core_fixture *fixture, const char *path)
 {
     const struct journal_options options = {.path = path, .size = JOURNAL_SIZE, .identity = 1};
+    if (path != fixture->journal_path) {
+        (void)snprintf(fixture->journal_path, sizeof fixture->journal_path, "%s", path);
+    }
     err_t err = journal_open(&options, &fixture->journal);
     if (err_code(err) == ERR_NOT_FOUND) {
         err_free(err);
@@ -225,15 +228,13 @@ void core_fixture_restart(struct core_fixture *fixture)
         store_abort(fixture->txn);
         fixture->txn = NULL;
     }
-    char path[TMPDIR_PATH_SIZE] = "";
     if (fixture->writer != NULL) {
-        (void)snprintf(path, sizeof path, "%s", journal_path(fixture->journal));
         close_writer(fixture);
     }
     fixture->machine->ops->destroy(fixture->machine);
     must(core_create(&fixture->options, &fixture->machine));
     if (fixture->writer != NULL) {
-        core_fixture_journal(fixture, path);
+        core_fixture_journal(fixture, fixture->journal_path);
     } else {
         must(load(fixture));
     }

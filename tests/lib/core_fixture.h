@@ -20,8 +20,9 @@ struct core_fixture {
     struct store_txn *txn;   /* of the open batch; NULL: none */
     struct writer *writer;   /* NULL: every batch is committed to the store */
     struct journal *journal; /* the writer's */
-    bool in_batch;           /* of the writer */
-    bool relaxed;            /* its batches are not flushed, unless they are committed */
+    char journal_path[TMPDIR_PATH_SIZE];
+    bool in_batch; /* of the writer */
+    bool relaxed;  /* its batches are not flushed, unless they are committed */
     struct core_options options;
     uint64_t now_ms;
     bool no_space;
