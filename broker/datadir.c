@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "broker/base/bytes.h"
+#include "broker/base/file.h"
 #include "broker/base/log.h"
 #include "broker/base/random.h"
 #include "storage/format.h"
@@ -26,23 +26,6 @@ static err_t join(const struct datadir *datadir, const char *name, char out[DATA
     if (size < 0 || size >= DATADIR_PATH_MAX) {
         return ERR(INVALID, "data: the path is too long");
     }
-    return NULL;
-}
-
-/* A new directory must outlive a power failure as what is confirmed in it does. */
-static err_t flush_parent(const char *path)
-{
-    char copy[DATADIR_PATH_MAX];
-    snprintf(copy, sizeof copy, "%s", path);
-    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0) {
-        err_t err = ERR(IO, "flush the directory of %s: %m", path);
-        if (fd >= 0) {
-            close(fd);
-        }
-        return err;
-    }
-    close(fd);
     return NULL;
 }
 
@@ -63,7 +46,7 @@ static err_t make_directory(struct datadir *datadir, const char *path)
         return NULL;
     }
     if (mkdir(path, 0700) == 0) {
-        return flush_parent(path);
+        return file_flush_directory(path); /* it must stay as what is confirmed in it does */
     }
     if (errno != EEXIST) {
         return ERR(IO, "make the data directory %s: %m", path);
@@ -199,15 +182,6 @@ static err_t check_volume_count(uint32_t count)
                                         : ERR(INVALID, "volumes: at most %d", DATADIR_VOLUMES_MAX);
 }
 
-static err_t generation_of(struct store *store, uint64_t *out)
-{
-    struct store_txn *txn = NULL;
-    TRY(store_begin(store, STORE_READ, &txn));
-    err_t err = journal_generation(txn, out);
-    store_abort(txn);
-    return err;
-}
-
 /* Whether nothing in the journal is newer than the volume's last commit. */
 static err_t is_spent(struct journal *journal, uint64_t generation, bool *out)
 {
@@ -258,7 +232,7 @@ static err_t open_journal(struct datadir *datadir, const struct datadir_options 
         .identity = identity,
         .number = number,
     };
-    TRY(generation_of(volume->store, &generation));
+    TRY(journal_read_generation(volume->store, &generation));
     if (exists(path)) {
         TRY(journal_open(&journal, &volume->journal));
     } else if (generation == 0 && options->journal_size == 0) {

@@ -4,14 +4,15 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "broker/base/bytes.h"
+#include "broker/base/file.h"
 
 /* The header, little-endian: magic, version u32, number u32, identity u64, size u64, zeros, and in
  * the last 8 bytes of HEADER_SIZE its XXH3-64. */
@@ -64,21 +65,6 @@ struct journal {
     struct buf record; /* the next one: header and bytes, and zeros up to a block when written */
     struct buf read;
 };
-
-static enum err_code code_of(int cause)
-{
-    return cause == ENOSPC || cause == EDQUOT || cause == EFBIG ? ERR_NO_SPACE
-           : cause == ENOENT                                    ? ERR_NOT_FOUND
-           : cause == ENOMEM                                    ? ERR_MEMORY
-                                                                : ERR_IO;
-}
-
-static err_t file_err(const char *call, const char *path)
-{
-    int cause = errno;
-    return err_make(code_of(cause), __FILE__, __LINE__, __func__, "%s %s: %s", call, path,
-                    strerror(cause));
-}
 
 /* ---- creation ---- */
 
@@ -135,24 +121,6 @@ static err_t fill(int fd, const char *path, const struct journal_options *option
     return err;
 }
 
-static err_t flush_directory(const char *path)
-{
-    char *copy = strdup(path);
-    if (copy == NULL) {
-        return ERR(MEMORY, "no memory for a path");
-    }
-    err_t err = NULL;
-    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0) {
-        err = file_err("flush the directory of", path);
-    }
-    if (fd >= 0) {
-        close(fd);
-    }
-    free(copy);
-    return err;
-}
-
 static err_t create_as(const struct journal_options *options, const char *name)
 {
     int fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -166,7 +134,7 @@ static err_t create_as(const struct journal_options *options, const char *name)
     if (err == NULL && rename(name, options->path) != 0) {
         err = file_err("rename to", options->path);
     }
-    return err == NULL ? flush_directory(options->path) : err;
+    return err == NULL ? file_flush_directory(options->path) : err;
 }
 
 err_t journal_create(const struct journal_options *options)
@@ -288,6 +256,15 @@ err_t journal_generation(struct store_txn *txn, uint64_t *out)
     }
     *out = found ? bytes_get_le64(value.data + 8) : 0;
     return NULL;
+}
+
+err_t journal_read_generation(struct store *store, uint64_t *out)
+{
+    struct store_txn *txn = NULL;
+    TRY(store_begin(store, STORE_READ, &txn));
+    err_t err = journal_generation(txn, out);
+    store_abort(txn);
+    return err;
 }
 
 err_t journal_put_generation(struct store_txn *txn, uint64_t generation)

@@ -41,6 +41,7 @@ struct journal;
 /* The generation that an environment names: META "journal" (version u8, zero 7 bytes, generation
  * u64). 0: it has never had a journal, and may be without one. */
 err_t journal_generation(struct store_txn *txn, uint64_t *out) MUST_CHECK;
+err_t journal_read_generation(struct store *store, uint64_t *out) MUST_CHECK; /* by itself */
 err_t journal_put_generation(struct store_txn *txn, uint64_t generation) MUST_CHECK;
 
 /* Makes the file, whole and flushed under a temporary name first; ERR_EXISTS never: one that is

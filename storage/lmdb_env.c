@@ -4,12 +4,14 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "broker/base/file.h"
 
 #define LMDB_MAP_SIZE (UINT64_C(1) << 40)
 #define LMDB_MAP_SIZE_MIN (UINT64_C(64) << 20)
@@ -33,24 +35,12 @@ static const struct {
     int rc;
     enum err_code code;
 } lmdb_codes[] = {
-    {MDB_MAP_FULL, ERR_MAP_FULL},
-    {MDB_TXN_FULL, ERR_TOO_LARGE},
-    {MDB_READERS_FULL, ERR_BUSY},
-    {MDB_MAP_RESIZED, ERR_UNAVAILABLE},
-    {MDB_PAGE_NOTFOUND, ERR_CORRUPT},
-    {MDB_CORRUPTED, ERR_CORRUPT},
-    {MDB_CURSOR_FULL, ERR_CORRUPT},
-    {MDB_PAGE_FULL, ERR_CORRUPT},
-    {MDB_INCOMPATIBLE, ERR_CORRUPT},
-    {MDB_INVALID, ERR_FORMAT},
-    {MDB_VERSION_MISMATCH, ERR_FORMAT},
-    {MDB_PANIC, ERR_IO},
-    {ENOSPC, ERR_NO_SPACE},
-    {EDQUOT, ERR_NO_SPACE},
-    {EFBIG, ERR_NO_SPACE},
-    {ENOMEM, ERR_MEMORY},
-    {ENOENT, ERR_NOT_FOUND},
-    {EEXIST, ERR_EXISTS},
+    {MDB_MAP_FULL, ERR_MAP_FULL},       {MDB_TXN_FULL, ERR_TOO_LARGE},
+    {MDB_READERS_FULL, ERR_BUSY},       {MDB_MAP_RESIZED, ERR_UNAVAILABLE},
+    {MDB_PAGE_NOTFOUND, ERR_CORRUPT},   {MDB_CORRUPTED, ERR_CORRUPT},
+    {MDB_CURSOR_FULL, ERR_CORRUPT},     {MDB_PAGE_FULL, ERR_CORRUPT},
+    {MDB_INCOMPATIBLE, ERR_CORRUPT},    {MDB_INVALID, ERR_FORMAT},
+    {MDB_VERSION_MISMATCH, ERR_FORMAT}, {MDB_PANIC, ERR_IO},
 };
 
 static enum err_code lmdb_code(int rc)
@@ -60,7 +50,7 @@ static enum err_code lmdb_code(int rc)
             return lmdb_codes[i].code;
         }
     }
-    return rc > 0 ? ERR_IO : ERR_INTERNAL;
+    return rc > 0 ? file_code(rc) : ERR_INTERNAL;
 }
 
 err_t lmdb_env_err(const struct lmdb_env *env, int rc, const char *call)
@@ -73,37 +63,12 @@ err_t lmdb_env_err(const struct lmdb_env *env, int rc, const char *call)
                     mdb_strerror(rc));
 }
 
-static err_t lmdb_file_err(const char *call, const char *path)
-{
-    int cause = errno;
-    return err_make(lmdb_code(cause), __FILE__, __LINE__, __func__, "%s %s: %s", call, path,
-                    strerror(cause));
-}
-
 /* ---- files ---- */
 
 char *lmdb_env_lock_path(const char *path)
 {
     char *lock = NULL;
     return asprintf(&lock, "%s-lock", path) < 0 ? NULL : lock;
-}
-
-static err_t lmdb_sync_directory(const char *path)
-{
-    char *copy = strdup(path);
-    if (copy == NULL) {
-        return ERR(MEMORY, "no memory for a path");
-    }
-    err_t err = NULL;
-    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0) {
-        err = lmdb_file_err("flush the directory of", path);
-    }
-    if (fd >= 0) {
-        close(fd);
-    }
-    free(copy);
-    return err;
 }
 
 err_t lmdb_env_rename(const char *from, const char *to)
@@ -117,9 +82,9 @@ err_t lmdb_env_rename(const char *from, const char *to)
         }
     }
     if (rc != 0) {
-        return lmdb_file_err("rename to", to);
+        return file_err("rename to", to);
     }
-    TRY(lmdb_sync_directory(to));
+    TRY(file_flush_directory(to));
     return NULL;
 }
 
@@ -130,7 +95,7 @@ static err_t lmdb_env_file_size(const struct lmdb_env *env, int *fd, uint64_t *o
     assert(rc == 0);
     (void)rc;
     if (fstat(*fd, &status) != 0) {
-        return lmdb_file_err("stat", env->path);
+        return file_err("stat", env->path);
     }
     *out = (uint64_t)status.st_size;
     return NULL;
@@ -217,7 +182,7 @@ static err_t lmdb_allocate_lock(const char *path)
     int rc = fd < 0 ? errno : posix_fallocate(fd, 0, LMDB_LOCK_SIZE);
     if (rc != 0) {
         errno = rc;
-        err = lmdb_file_err("allocate", lock);
+        err = file_err("allocate", lock);
     }
     if (fd >= 0) {
         close(fd);
@@ -248,7 +213,7 @@ static err_t lmdb_env_open_mapped(struct lmdb_env *env, const struct lmdb_option
     rc = mdb_env_get_fd(env->mdb, &fd);
     assert(rc == 0);
     if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
-        return lmdb_file_err("close on exec", path);
+        return file_err("close on exec", path);
     }
     return NULL;
 }
@@ -318,7 +283,7 @@ static err_t lmdb_env_check_end(const struct lmdb_env *env)
                    env->path, file_size, end);
     }
     if (ftruncate(fd, (off_t)end) != 0) {
-        return lmdb_file_err("extend", env->path);
+        return file_err("extend", env->path);
     }
     err_t err = lmdb_env_check_missing(env, file_size, end);
     if (err != NULL) {
@@ -557,7 +522,7 @@ static err_t lmdb_write_zeros(const struct lmdb_env *env, int fd, uint64_t from,
         uint64_t size = to - at < sizeof zeros ? to - at : sizeof zeros;
         ssize_t written = pwrite(fd, zeros, size, (off_t)at);
         if (written < 0 && errno != EINTR) {
-            return lmdb_file_err("extend", env->path);
+            return file_err("extend", env->path);
         }
         if (written == 0) {
             return ERR(NO_SPACE, "extend %s: nothing was written", env->path);
@@ -606,7 +571,7 @@ static err_t lmdb_env_backup_as(struct lmdb_env *env, char *name, const char *pa
 {
     int fd = mkostemp(name, O_CLOEXEC);
     if (fd < 0) {
-        return lmdb_file_err("create", name);
+        return file_err("create", name);
     }
     struct lmdb_reader self;
     lmdb_env_enter(env, &self);
@@ -614,10 +579,10 @@ static err_t lmdb_env_backup_as(struct lmdb_env *env, char *name, const char *pa
     err_t err = rc != 0 ? lmdb_env_err(env, rc, "backup") : NULL;
     lmdb_env_leave(env, &self);
     if (err == NULL && fsync(fd) != 0) {
-        err = lmdb_file_err("flush", name);
+        err = file_err("flush", name);
     }
     if (close(fd) != 0 && err == NULL) {
-        err = lmdb_file_err("close", name);
+        err = file_err("close", name);
     }
     if (err == NULL) {
         err = lmdb_env_rename(name, path);

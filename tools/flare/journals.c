@@ -80,15 +80,6 @@ out:
     return err;
 }
 
-static err_t generation_of(struct store *store, uint64_t *out)
-{
-    struct store_txn *txn = NULL;
-    TRY(store_begin(store, STORE_READ, &txn));
-    err_t err = journal_generation(txn, out);
-    store_abort(txn);
-    return err;
-}
-
 err_t journals_check(const struct datafile *file, struct journals_figures *out)
 {
     struct journal *journal = NULL;
@@ -98,7 +89,7 @@ err_t journals_check(const struct datafile *file, struct journals_figures *out)
                                             .number = file->marker.number,
                                             .read_only = true};
     *out = (struct journals_figures){0};
-    TRY(generation_of(file->store, &generation));
+    TRY(journal_read_generation(file->store, &generation));
     if (generation == 0) {
         return NULL; /* it has never had one that matters */
     }
