@@ -421,6 +421,166 @@ static void test_tail_ends_with_its_subscription(void **state)
     }
 }
 
+/* The sum of a metric's values, its name with a space or brace behind it. */
+static uint64_t metric(struct scene *scene, const char *name)
+{
+    uint64_t sum = 0;
+    scene_expect(&scene->client, 200, "GET", "/metrics", NULL);
+    for (const char *at = strstr(scene->client.body, name); at != NULL; at = strstr(at, name)) {
+        at += strlen(name);
+        if (*at == ' ' || *at == '{') {
+            sum += strtoull(strchr(at, ' '), NULL, 10);
+        }
+    }
+    return sum;
+}
+
+static void tail_start_with(struct process *process, const struct scene *scene,
+                            const char *const *words)
+{
+    char url[64];
+    const char *program = getenv("FLARE");
+    const char *arguments[16] = {
+        program != NULL ? program : "./flare", "tail", "t", "s", "--body", "--url", url};
+    url_of(scene, url);
+    for (size_t i = 0; words[i] != NULL; i++) {
+        arguments[7 + i] = words[i];
+    }
+    process_start(process, &(struct process_options){.arguments = arguments});
+}
+
+/* What it only looks at stays leased for as long as it runs: it is neither printed again nor ends
+ * as a dead letter. */
+static void test_tail_holds_what_it_looks_at(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct scene scene;
+        struct process process;
+        char line[64];
+        scene_init_topic(&scene, "{\"shards\":1}", "{\"max_attempts\":1}");
+        tail_start_with(&process, &scene, WORDS("--lease", "2s", option_of(ways[i])));
+        for (int number = 0; number < 3; number++) {
+            scene_publish(&scene, "", "looked at");
+            assert_true(process_read_line(&process, line, sizeof line, TIMEOUT_MS));
+        }
+        for (int tries = 0; metric(&scene, "\nflare_leases_extended_total") < 15; tries++) {
+            assert_true(tries < TIMEOUT_MS / 10);
+            assert_int_equal(process_wait(&process, 10), -1);
+        }
+        scene_publish(&scene, "", "last");
+        assert_true(process_read_line(&process, line, sizeof line, TIMEOUT_MS));
+        assert_string_equal(line, "last");
+        process_signal(&process, SIGINT);
+        assert_int_equal(process_wait(&process, TIMEOUT_MS), 0);
+        process_stop(&process);
+        scene_deinit(&scene);
+    }
+}
+
+/* A slow reader is no silence: --idle ends it when all has been printed. */
+static void test_tail_is_not_idle_while_it_prints(void **state)
+{
+    enum { COUNT = 20, SIZE = 100000 };
+    struct scene scene;
+    struct process process;
+    static char body[SIZE + 1];
+    size_t size = 0;
+    (void)state;
+    scene_init_topic(&scene, "{\"shards\":1}", NULL);
+    memset(body, 'x', SIZE);
+    for (int i = 0; i < COUNT; i++) {
+        scene_publish(&scene, "", body);
+    }
+    tail_start_with(&process, &scene, WORDS("--ack", "--idle", "100ms"));
+    do {
+        assert_int_equal(process_wait(&process, 10), -1);
+        scene_expect(&scene.client, 200, "GET", "/v1/topics/t/subscriptions/s", NULL);
+    } while (scene_number(&scene.client, "delivery_queue.leased") < COUNT);
+    assert_int_equal(process_wait(&process, 500), -1);
+    for (ssize_t count = 1; count > 0; size += (size_t)count) {
+        count = read(process.output, body, SIZE);
+        assert_true(count >= 0);
+    }
+    assert_int_equal(size, COUNT * (SIZE + 1));
+    assert_int_equal(process_wait(&process, TIMEOUT_MS), 0);
+    process_stop(&process);
+    expect_waiting(&scene, 0);
+    scene_deinit(&scene);
+}
+
+/* Nor is a broker that is away: what it has to say is heard when it is back. */
+static void test_tail_is_not_idle_without_a_broker(void **state)
+{
+    struct scene scene;
+    struct process process;
+    char line[64];
+    char wire[64];
+    (void)state;
+    scene_init_topic(&scene, "{\"shards\":1}", NULL);
+    (void)snprintf(wire, sizeof wire, "127.0.0.1:%u", scene.broker.wire_port);
+    tail_start_with(&process, &scene, WORDS("--ack", "--idle", "1s", "--wire", wire));
+    scene_publish(&scene, "", "before");
+    assert_true(process_read_line(&process, line, sizeof line, TIMEOUT_MS));
+    assert_int_equal(broker_terminate(&scene.broker, NULL), 0);
+    http_client_deinit(&scene.client);
+    broker_stop(&scene.broker);
+    assert_int_equal(process_wait(&process, 2000), -1);
+    scene_start(&scene, WORDS("--wire", wire));
+    scene_publish(&scene, "", "after");
+    assert_true(process_read_line(&process, line, sizeof line, TIMEOUT_MS));
+    assert_string_equal(line, "after");
+    assert_int_equal(process_wait(&process, TIMEOUT_MS), 0);
+    process_stop(&process);
+    scene_deinit(&scene);
+}
+
+/* One that does not come back is an error, not an end. */
+static void test_tail_gives_a_lost_broker_up(void **state)
+{
+    struct scene scene;
+    struct process process;
+    char line[64];
+    (void)state;
+    scene_init_topic(&scene, NULL, NULL);
+    tail_start_with(&process, &scene, WORDS("--ack", "--idle", "1s", "--timeout", "2s"));
+    scene_publish(&scene, "", "before");
+    assert_true(process_read_line(&process, line, sizeof line, TIMEOUT_MS));
+    assert_int_equal(broker_terminate(&scene.broker, NULL), 0);
+    assert_int_equal(process_wait(&process, TIMEOUT_MS), 75);
+    process_stop(&process);
+    scene_deinit(&scene);
+}
+
+/* What has come and is not printed goes back at once, not after the subscription's retry delay. */
+static void test_tail_gives_back_without_delay(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct scene scene;
+        struct process process;
+        struct scene_message messages[LINES / 10];
+        char line[64];
+        char lines[LINES * 8] = "";
+        int size = 0;
+        scene_init_topic(&scene, "{\"shards\":1}", "{\"retry\":{\"delay\":\"1h\"}}");
+        for (int number = 0; number < LINES / 10; number++) {
+            size += snprintf(lines + size, sizeof lines - (size_t)size, "%d\n", number);
+        }
+        tail_start(&process, &scene, option_of(ways[i]));
+        scene_publish(&scene, "", "first");
+        assert_true(process_read_line(&process, line, sizeof line, TIMEOUT_MS));
+        (void)close(process.output);
+        process.output = -1;
+        run_silently(&scene, WORDS("pub", "t"), lines);
+        assert_int_equal(process_wait(&process, TIMEOUT_MS), 0);
+        process_stop(&process);
+        assert_int_equal(scene_pull(&scene.client, "{\"max\":1000}", messages, LINES / 10),
+                         LINES / 10);
+        scene_deinit(&scene);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -435,6 +595,11 @@ int main(void)
         cmocka_unit_test(test_tail_follows_until_it_is_interrupted),
         cmocka_unit_test(test_tail_ends_with_its_reader),
         cmocka_unit_test(test_tail_ends_with_its_subscription),
+        cmocka_unit_test(test_tail_holds_what_it_looks_at),
+        cmocka_unit_test(test_tail_is_not_idle_while_it_prints),
+        cmocka_unit_test(test_tail_is_not_idle_without_a_broker),
+        cmocka_unit_test(test_tail_gives_a_lost_broker_up),
+        cmocka_unit_test(test_tail_gives_back_without_delay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

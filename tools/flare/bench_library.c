@@ -68,6 +68,7 @@ static void close_conns(struct library_conn *conns, uint32_t count)
 static err_t open_conns(struct library_bench *bench, struct library_conn **out)
 {
     const struct bench_settings *settings = bench->settings;
+    const struct link_options options = {.batch = settings->library_batch};
     char address[sizeof settings->host + sizeof settings->port + 4];
     err_t err = NULL;
     struct library_conn *conns = calloc(settings->connections, sizeof *conns);
@@ -79,7 +80,7 @@ static err_t open_conns(struct library_bench *bench, struct library_conn **out)
         conns[i].latencies = calloc(1, sizeof *conns[i].latencies);
         err = conns[i].slots == NULL || conns[i].latencies == NULL
                   ? ERR(MEMORY, "no memory for %u connections", settings->connections)
-                  : link_open(bench->cli, address, settings->library_batch, &conns[i].client);
+                  : link_open(bench->cli, address, &options, &conns[i].client);
     }
     if (conns == NULL) {
         return ERR(MEMORY, "no memory for %u connections", settings->connections);

@@ -410,7 +410,7 @@ static err_t start_consumer(struct job *job, struct consumer *consumer, size_t i
     if (job->address[0] == '\0') {
         TRY(client_create(&options, &consumer->client));
     } else {
-        TRY(link_open(&consumer->cli, job->address, 0, &consumer->link));
+        TRY(link_open(&consumer->cli, job->address, NULL, &consumer->link));
     }
     int rc = pthread_create(&consumer->thread, NULL, consumer_main, consumer);
     if (rc != 0) {

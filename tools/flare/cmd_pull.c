@@ -366,7 +366,7 @@ static err_t pull_run(struct cli *cli, const struct arguments *arguments)
     output_init(&pull.output, cli, values[PULL_ACK].set ? acked_fields : message_fields);
     TRY(transport_find(cli, address));
     if (address[0] != '\0') {
-        TRY(link_open(cli, address, 0, &pull.link));
+        TRY(link_open(cli, address, NULL, &pull.link));
     }
     err_t err = pull_all(&pull);
     flare_close(pull.link);

@@ -21,7 +21,13 @@
 enum { TAIL_ACK, TAIL_COUNT, TAIL_IDLE, TAIL_BODY, TAIL_CREDIT, TAIL_LEASE, TAIL_CONSUMER };
 enum {
     CREDIT_DEFAULT = 100,
+    CREDIT_MAX = 10000,
     PULL_WAIT_MS = 1000, /* over HTTP: how soon a reason to end is seen */
+    LEASE_DEFAULT_MS = 30000,
+    /* A lease is extended after this part of it: it had half of itself left when its message was
+     * handed over, since a stream extends at the half what waits. */
+    EXTEND_PART = 3,
+    SETTLE_MAX = 10000, /* receipts of one request */
     KEPT_MAX = 100000,
     BODY_MAX = 64 * 1024 * 1024,
 };
@@ -52,7 +58,7 @@ static const struct option_row tail_options[] = {
     [TAIL_CREDIT] = {.name = "credit",
                      .kind = OPTION_NUMBER,
                      .min = 1,
-                     .max = 10000,
+                     .max = CREDIT_MAX,
                      .value = "N",
                      .help = "messages that may be on their way here; default 100"},
     [TAIL_LEASE] = {.name = "lease",
@@ -60,7 +66,8 @@ static const struct option_row tail_options[] = {
                     .min = 100,
                     .max = 43200000,
                     .value = "TIME",
-                    .help = "how long they are yours; default the subscription's"},
+                    .help = "how long they are yours; default the subscription's, without --ack "
+                            "30s, extended while it runs"},
     [TAIL_CONSUMER] = {.name = "consumer",
                        .kind = OPTION_TEXT,
                        .value = "NAME",
@@ -82,17 +89,26 @@ struct tail {
     const struct arguments *arguments;
     struct output output;
     uint64_t count_max;
-    uint64_t count;             /* printed; by whoever prints */
-    struct flare_receipt *kept; /* of what was printed and not acknowledged */
-    size_t kept_count;
-    _Atomic bool ending;       /* nothing more is to be printed */
-    _Atomic int broken;        /* why standard output takes no more; 0: it does */
-    _Atomic uint64_t heard_us; /* when a message came last */
-    pthread_mutex_t lock;      /* of `end` */
-    struct flare_error end;    /* why the stream has ended by itself; code 0: it has not */
+    uint64_t count;         /* printed; by whoever prints */
+    uint64_t lease_ms;      /* 0: the subscription's */
+    uint64_t extend_us;     /* between two extensions of what is kept; 0: it is not kept so long */
+    uint64_t extend_due_us; /* the next one */
+    _Atomic bool ending;    /* nothing more is to be printed */
+    _Atomic int broken;     /* why standard output takes no more; 0: it does */
+    _Atomic uint64_t heard_us; /* since when it is silent: a message was printed, or it connected */
+
+    /* Of the wire protocol. */
+    struct flare_client *link;
+    struct flare_stream *stream;
+    struct flare_source source;
+    _Atomic bool connected;
+    pthread_mutex_t lock;       /* of what follows */
+    struct flare_receipt *kept; /* what goes back at the end: only looked at, or not printed */
+    size_t kept_count;          /* handlers add, the main thread removes */
+    struct flare_error end;     /* why the stream has ended by itself; code 0: it has not */
 };
 
-/* Rung by the handler, by the end of the stream and by signals. */
+/* Rung by the handler, by the connection, by the end of the stream and by signals. */
 static int bell = -1;
 static volatile sig_atomic_t interrupted = 0;
 
@@ -166,14 +182,39 @@ static void count_message(struct tail *tail)
     }
 }
 
+/* Whether what is kept is to be extended now. */
+static bool is_extend_due(struct tail *tail)
+{
+    uint64_t now_us = progress_now_us();
+    bool is_due = tail->extend_us > 0 && now_us >= tail->extend_due_us;
+    if (is_due) {
+        tail->extend_due_us = now_us + tail->extend_us;
+    }
+    return is_due;
+}
+
 /* ---- over the wire ---- */
 
+static enum flare_verdict keep(struct tail *tail, const struct flare_receipt *receipt)
+{
+    (void)pthread_mutex_lock(&tail->lock);
+    bool has_room = tail->kept_count < KEPT_MAX + CREDIT_MAX;
+    if (has_room) {
+        tail->kept[tail->kept_count] = *receipt;
+        tail->kept_count++;
+    }
+    (void)pthread_mutex_unlock(&tail->lock);
+    return has_room ? FLARE_KEEP : FLARE_NACK;
+}
+
+/* What it does not print is kept too: a nack here would delay it, and what is kept goes back
+ * without. */
 static enum flare_verdict tail_on_delivery(void *user, const struct flare_delivery *delivery)
 {
     struct tail *tail = user;
     bool ack = tail->arguments->values[TAIL_ACK].set;
     if (atomic_load(&tail->ending)) {
-        return FLARE_NACK;
+        return keep(tail, &delivery->receipt);
     }
     if (tail->arguments->values[TAIL_BODY].set) {
         print_body(span_of(delivery->body, delivery->body_size));
@@ -182,19 +223,14 @@ static enum flare_verdict tail_on_delivery(void *user, const struct flare_delive
         print_document(tail, message);
         json_decref(message);
     }
-    if (!written(tail)) {
-        ring();
-        return FLARE_NACK;
-    }
-    count_message(tail);
-    if (!ack) {
-        tail->kept[tail->kept_count] = delivery->receipt;
-        tail->kept_count++;
+    bool good = written(tail);
+    if (good) {
+        count_message(tail);
     }
     if (atomic_load(&tail->ending)) {
         ring();
     }
-    return ack ? FLARE_ACK : FLARE_KEEP;
+    return good && ack ? FLARE_ACK : keep(tail, &delivery->receipt);
 }
 
 static void tail_on_end(void *user, const struct flare_error *error)
@@ -207,33 +243,116 @@ static void tail_on_end(void *user, const struct flare_error *error)
     ring();
 }
 
+/* Without a connection it is not silent: nothing can be heard. */
+static void tail_on_state(void *user, enum flare_state state, const char *detail)
+{
+    struct tail *tail = user;
+    (void)detail;
+    atomic_store(&tail->heard_us, progress_now_us());
+    atomic_store(&tail->connected, state == FLARE_STATE_CONNECTED);
+    ring();
+}
+
+/* A lease that has ended is given up: its message comes again. What else goes wrong is tried again
+ * the next time. */
+static void extend_kept(struct tail *tail)
+{
+    enum flare_code codes[SETTLE_MAX];
+    struct flare_error error;
+    size_t left = 0;
+    (void)pthread_mutex_lock(&tail->lock);
+    size_t count = tail->kept_count;
+    (void)pthread_mutex_unlock(&tail->lock);
+    for (size_t at = 0; at < count; at += SETTLE_MAX) {
+        const struct flare_settle settle = {.kind = FLARE_SETTLE_EXTEND,
+                                            .lease_ms = tail->lease_ms,
+                                            .receipts = tail->kept + at,
+                                            .count =
+                                                count - at < SETTLE_MAX ? count - at : SETTLE_MAX};
+        enum flare_code code = flare_settle(tail->link, &tail->source, &settle, codes, &error);
+        for (size_t i = 0; i < settle.count; i++) {
+            if (code != FLARE_ERR_LEASE_LOST || codes[i] != FLARE_ERR_LEASE_LOST) {
+                tail->kept[left++] = tail->kept[at + i];
+            }
+        }
+    }
+    (void)pthread_mutex_lock(&tail->lock);
+    memmove(tail->kept + left, tail->kept + count, (tail->kept_count - count) * sizeof *tail->kept);
+    tail->kept_count -= count - left;
+    (void)pthread_mutex_unlock(&tail->lock);
+}
+
+static bool give_up(struct tail *tail)
+{
+    (void)pthread_mutex_lock(&tail->lock);
+    tail->end = (struct flare_error){.code = FLARE_ERR_UNAVAILABLE};
+    (void)snprintf(tail->end.message, sizeof tail->end.message,
+                   "the connection was lost and has not come back");
+    (void)pthread_mutex_unlock(&tail->lock);
+    return true;
+}
+
+/* Whether silence has lasted as long as --idle says. A message that is here is no silence, and a
+ * lost connection is none until it is given up. */
+static bool is_idle(struct tail *tail)
+{
+    struct flare_stream_counts counts;
+    uint64_t idle_us = tail->arguments->values[TAIL_IDLE].number * 1000;
+    uint64_t silent_us = progress_now_us() - atomic_load(&tail->heard_us);
+    if (idle_us == 0 || silent_us < idle_us) {
+        return false;
+    }
+    if (!atomic_load(&tail->connected)) {
+        return silent_us >= tail->cli->timeout_ms * 1000 && give_up(tail);
+    }
+    flare_stream_get_counts(tail->stream, &counts);
+    if (counts.running > 0 || counts.waiting > 0) {
+        atomic_store(&tail->heard_us, progress_now_us());
+        return false;
+    }
+    return true;
+}
+
+/* How long nothing can become due. */
+static int wait_time_ms(const struct tail *tail)
+{
+    uint64_t now_us = progress_now_us();
+    uint64_t idle_us = tail->arguments->values[TAIL_IDLE].number * 1000;
+    uint64_t due_us = UINT64_MAX;
+    if (idle_us > 0) {
+        uint64_t silent_us = atomic_load(&tail->connected) ? idle_us : tail->cli->timeout_ms * 1000;
+        due_us = atomic_load(&tail->heard_us) + (silent_us > idle_us ? silent_us : idle_us);
+    }
+    if (tail->extend_us > 0 && tail->extend_due_us < due_us) {
+        due_us = tail->extend_due_us;
+    }
+    return due_us == UINT64_MAX ? -1 : due_us <= now_us ? 0 : (int)((due_us - now_us + 999) / 1000);
+}
+
 /* Until the handler, the stream, a signal or silence ends it. */
 static void wait_for_end(struct tail *tail)
 {
-    uint64_t idle_us = tail->arguments->values[TAIL_IDLE].number * 1000;
-    while (!atomic_load(&tail->ending) && interrupted == 0) {
+    while (!atomic_load(&tail->ending) && interrupted == 0 && !is_idle(tail)) {
         struct pollfd rung = {.fd = bell, .events = POLLIN};
-        uint64_t silent_us = progress_now_us() - atomic_load(&tail->heard_us);
-        if (idle_us > 0 && silent_us >= idle_us) {
-            break;
+        eventfd_t ignored;
+        (void)poll(&rung, 1, wait_time_ms(tail));
+        (void)eventfd_read(bell, &ignored);
+        if (is_extend_due(tail)) {
+            extend_kept(tail);
         }
-        int timeout_ms = idle_us == 0 ? -1 : (int)((idle_us - silent_us + 999) / 1000);
-        (void)poll(&rung, 1, timeout_ms);
     }
     atomic_store(&tail->ending, true);
 }
 
-/* Gives back what was only looked at; leases that have ended meanwhile are no matter. */
-static err_t give_back(struct tail *tail, struct flare_client *link,
-                       const struct flare_source *source)
+/* Leases that have ended meanwhile are no matter. */
+static err_t give_back(struct tail *tail)
 {
-    enum { AT_ONCE = 10000 };
     const struct flare_nack nack = {.has_delay = true};
-    for (size_t at = 0; at < tail->kept_count; at += AT_ONCE) {
+    for (size_t at = 0; at < tail->kept_count; at += SETTLE_MAX) {
         struct flare_error error;
         size_t left = tail->kept_count - at;
-        enum flare_code code = flare_nack(link, source, &nack, tail->kept + at,
-                                          left < AT_ONCE ? left : AT_ONCE, &error);
+        enum flare_code code = flare_nack(tail->link, &tail->source, &nack, tail->kept + at,
+                                          left < SETTLE_MAX ? left : SETTLE_MAX, &error);
         if (code != FLARE_ERR_LEASE_LOST) {
             TRY(link_error(tail->cli, code, &error));
         }
@@ -243,36 +362,45 @@ static err_t give_back(struct tail *tail, struct flare_client *link,
 
 static err_t tail_wire(struct tail *tail, const char *address)
 {
-    struct flare_client *link = NULL;
-    struct flare_stream *stream = NULL;
     struct flare_error error;
     err_t err = NULL;
     const struct option_value *values = tail->arguments->values;
-    const struct flare_source source = {tail->arguments->operands[0], tail->arguments->operands[1]};
     uint64_t credit = arguments_number(tail->arguments, TAIL_CREDIT, CREDIT_DEFAULT);
     credit = credit < tail->count_max ? credit : tail->count_max;
     const struct flare_stream_options options = {.handler = tail_on_delivery,
                                                  .user = tail,
                                                  .concurrency = 1,
                                                  .prefetch = (uint32_t)credit - 1,
-                                                 .lease_ms = values[TAIL_LEASE].number,
+                                                 .lease_ms = tail->lease_ms,
                                                  .consumer = values[TAIL_CONSUMER].text,
                                                  .on_end = tail_on_end};
-    TRY(link_open(tail->cli, address, 0, &link));
-    TRY_OUT(
-        link_error(tail->cli, flare_stream_open(link, &source, &options, &stream, &error), &error));
+    const struct link_options link_options = {.on_state = tail_on_state, .user = tail};
+    tail->source =
+        (struct flare_source){tail->arguments->operands[0], tail->arguments->operands[1]};
+    TRY(link_open(tail->cli, address, &link_options, &tail->link));
+    TRY_OUT(link_error(
+        tail->cli, flare_stream_open(tail->link, &tail->source, &options, &tail->stream, &error),
+        &error));
+    atomic_store(&tail->heard_us, progress_now_us());
     wait_for_end(tail);
-    flare_stream_close(stream);
-    TRY_OUT(give_back(tail, link, &source));
+    flare_stream_close(tail->stream);
     TRY_OUT(link_error(tail->cli, tail->end.code, &tail->end));
+    TRY_OUT(give_back(tail));
 out:
-    flare_close(link);
+    flare_close(tail->link);
     return err;
 }
 
 /* ---- over HTTP ---- */
 
 #define SUB_PATH "/v1/topics/{}/subscriptions/{}"
+
+/* A pull waits no longer than what is kept may. */
+static uint64_t pull_wait_ms(const struct tail *tail)
+{
+    uint64_t extend_ms = tail->extend_us / 1000;
+    return extend_ms == 0 || extend_ms > PULL_WAIT_MS ? PULL_WAIT_MS : extend_ms;
+}
 
 static err_t pull_some(struct tail *tail, json_t **out)
 {
@@ -281,8 +409,10 @@ static err_t pull_some(struct tail *tail, json_t **out)
     uint64_t max = arguments_number(arguments, TAIL_CREDIT, CREDIT_DEFAULT);
     max = max < tail->count_max - tail->count ? max : tail->count_max - tail->count;
     json_t *document =
-        json_pack("{s:I, s:I}", "max", (json_int_t)max, "wait", (json_int_t)PULL_WAIT_MS);
-    cli_set_number(document, "lease", arguments, TAIL_LEASE);
+        json_pack("{s:I, s:I}", "max", (json_int_t)max, "wait", (json_int_t)pull_wait_ms(tail));
+    if (tail->lease_ms > 0) {
+        (void)json_object_set_new(document, "lease", json_integer((json_int_t)tail->lease_ms));
+    }
     if (arguments->values[TAIL_CONSUMER].set) {
         (void)json_object_set_new(document, "consumer",
                                   json_string(arguments->values[TAIL_CONSUMER].text));
@@ -290,25 +420,63 @@ static err_t pull_some(struct tail *tail, json_t **out)
     request_init(&request, "POST", SUB_PATH "/pull", arguments->operands[0],
                  arguments->operands[1]);
     request_json(&request, document);
-    request.wait_ms = PULL_WAIT_MS;
+    request.wait_ms = pull_wait_ms(tail);
     return client_call(tail->cli->client, &request, out);
 }
 
-static err_t settle_http(struct tail *tail, const char *verb, json_t *receipts)
+/* Takes `receipts`; with `held` (may be NULL), those whose lease has not been lost are added to it.
+ */
+static err_t settle_http(struct tail *tail, const char *verb, json_t *receipts, json_t *held)
 {
     struct request request;
-    json_t *document = json_pack("{s:o}", "receipts", receipts);
+    json_t *document = json_pack("{s:O}", "receipts", receipts);
     if (strcmp(verb, "nack") == 0) {
         (void)json_object_set_new(document, "delay", json_integer(0));
+    } else if (strcmp(verb, "extend") == 0) {
+        (void)json_object_set_new(document, "lease", json_integer((json_int_t)tail->lease_ms));
     }
     request_init(&request, "POST", SUB_PATH "/{}", tail->arguments->operands[0],
                  tail->arguments->operands[1], verb);
     request_json(&request, document);
     err_t err = client_call(tail->cli->client, &request, NULL);
+    const json_t *results = err_code(err) == ERR_LEASE_LOST
+                                ? json_object_get(client_problem(tail->cli->client), "results")
+                                : NULL;
+    for (size_t i = 0; held != NULL && i < json_array_size(receipts); i++) {
+        const char *code = json_string_value(json_object_get(json_array_get(results, i), "code"));
+        if (code == NULL || strcmp(code, "ok") == 0) {
+            (void)json_array_append(held, json_array_get(receipts, i));
+        }
+    }
+    json_decref(receipts);
     if (err_code(err) == ERR_LEASE_LOST) {
         err_free(err);
         return NULL;
     }
+    return err;
+}
+
+/* The receipts of `kept` from `at` on that fit into one request. */
+static json_t *slice(const json_t *kept, size_t at)
+{
+    json_t *some = json_array();
+    for (; at < json_array_size(kept) && json_array_size(some) < SETTLE_MAX; at++) {
+        (void)json_array_append(some, json_array_get(kept, at));
+    }
+    return some;
+}
+
+static err_t extend_http(struct tail *tail, json_t *kept)
+{
+    json_t *held = json_array();
+    err_t err = NULL;
+    for (size_t at = 0; at < json_array_size(kept); at += SETTLE_MAX) {
+        TRY_OUT(settle_http(tail, "extend", slice(kept, at), held));
+    }
+    (void)json_array_clear(kept);
+    (void)json_array_extend(kept, held);
+out:
+    json_decref(held);
     return err;
 }
 
@@ -352,10 +520,10 @@ static err_t tail_once(struct tail *tail, json_t *kept)
     if (!tail->arguments->values[TAIL_ACK].set) {
         (void)json_array_extend(kept, printed);
     } else if (json_array_size(printed) > 0) {
-        TRY_OUT(settle_http(tail, "ack", json_incref(printed)));
+        TRY_OUT(settle_http(tail, "ack", json_incref(printed), NULL));
     }
     if (json_array_size(left) > 0) {
-        TRY_OUT(settle_http(tail, "nack", json_incref(left)));
+        TRY_OUT(settle_http(tail, "nack", json_incref(left), NULL));
     }
 out:
     json_decref(reply);
@@ -371,18 +539,16 @@ static err_t tail_http(struct tail *tail)
     err_t err = NULL;
     while (!atomic_load(&tail->ending) && interrupted == 0) {
         TRY_OUT(tail_once(tail, kept));
+        if (is_extend_due(tail)) {
+            TRY_OUT(extend_http(tail, kept));
+        }
         uint64_t silent_us = progress_now_us() - atomic_load(&tail->heard_us);
         if (idle_us > 0 && silent_us >= idle_us) {
             break;
         }
     }
-    while (json_array_size(kept) > 0) {
-        json_t *some = json_array();
-        for (size_t i = json_array_size(kept); i > 0 && json_array_size(some) < 10000; i--) {
-            (void)json_array_append(some, json_array_get(kept, i - 1));
-            (void)json_array_remove(kept, i - 1);
-        }
-        TRY_OUT(settle_http(tail, "nack", some));
+    for (size_t at = 0; at < json_array_size(kept); at += SETTLE_MAX) {
+        TRY_OUT(settle_http(tail, "nack", slice(kept, at), NULL));
     }
 out:
     json_decref(kept);
@@ -409,15 +575,20 @@ static err_t finish_output(const struct tail *tail)
 static err_t tail_run(struct cli *cli, const struct arguments *arguments)
 {
     char address[TRANSPORT_ADDRESS_SIZE];
-    struct tail tail = {.cli = cli,
-                        .arguments = arguments,
-                        .count_max = arguments_number(arguments, TAIL_COUNT, UINT64_MAX)};
+    struct tail tail = {
+        .cli = cli,
+        .arguments = arguments,
+        .count_max = arguments_number(arguments, TAIL_COUNT, UINT64_MAX),
+        .lease_ms = arguments_number(arguments, TAIL_LEASE,
+                                     arguments->values[TAIL_ACK].set ? 0 : LEASE_DEFAULT_MS)};
+    tail.extend_us = arguments->values[TAIL_ACK].set ? 0 : tail.lease_ms * 1000 / EXTEND_PART;
     TRY(transport_find(cli, address));
     TRY(watch_signals());
     output_init(&tail.output, cli, tail_fields);
     atomic_store(&tail.heard_us, progress_now_us());
+    tail.extend_due_us = atomic_load(&tail.heard_us) + tail.extend_us;
     (void)pthread_mutex_init(&tail.lock, NULL);
-    tail.kept = calloc(KEPT_MAX, sizeof *tail.kept);
+    tail.kept = calloc(KEPT_MAX + CREDIT_MAX, sizeof *tail.kept);
     err_t err = tail.kept == NULL    ? ERR(MEMORY, "no memory for receipts")
                 : address[0] != '\0' ? tail_wire(&tail, address)
                                      : tail_http(&tail);
@@ -436,9 +607,10 @@ const struct cli_command tail_commands[] = {
      .operands_min = 2,
      .operands_max = 2,
      .summary = "Print the messages of a subscription as they come",
-     .details = "Goes on until it is interrupted, or as --count and --idle say. Without --ack the\n"
-                "messages are leased while it runs and given back at its end, which counts as an\n"
-                "attempt of each: to look without touching, use flare peek.",
+     .details =
+         "Goes on until it is interrupted, or as --count and --idle say. Without --ack the\n"
+         "messages are leased while it runs, however long, and given back at its end, which\n"
+         "counts as an attempt of each: to look without touching, use flare peek.",
      .examples = "  flare tail orders billing --ack\n"
                  "  flare tail orders billing --ack --json | jq -r .body\n"
                  "  flare tail orders billing --ack --body --idle 5s > orders.txt\n"

@@ -17,19 +17,24 @@ static void link_on_frame(void *user, bool is_sent, const char *line)
     trace_line(is_sent ? TRACE_SENT : TRACE_RECEIVED, span_text(line));
 }
 
-err_t link_open(struct cli *cli, const char *address, uint32_t batch, struct flare_client **out)
+err_t link_open(struct cli *cli, const char *address, const struct link_options *options,
+                struct flare_client **out)
 {
+    static const struct link_options defaults;
     struct flare_error error;
     uint32_t timeout_ms = (uint32_t)cli->timeout_ms;
-    const struct flare_options options = {
+    options = options == NULL ? &defaults : options;
+    const struct flare_options settings = {
         .url = address,
         .name = "flare",
         .connect_timeout_ms = timeout_ms < CONNECT_TIMEOUT_MS ? timeout_ms : CONNECT_TIMEOUT_MS,
         .request_timeout_ms = timeout_ms,
         .give_up_ms = timeout_ms,
-        .batch_messages = batch,
-        .trace = cli->trace ? link_on_frame : NULL};
-    enum flare_code code = flare_connect(&options, out, &error);
+        .batch_messages = options->batch,
+        .trace = cli->trace ? link_on_frame : NULL,
+        .on_state = options->on_state,
+        .user = options->user};
+    enum flare_code code = flare_connect(&settings, out, &error);
     if (code == FLARE_OK) {
         return NULL;
     }

@@ -8,9 +8,15 @@
 
 #include "tools/flare/cli.h"
 
-/* Connects to HOST:PORT with the settings of the command; `batch` is how many messages go into one
- * publish at most, 0 the library's own. Closed with flare_close. */
-err_t link_open(struct cli *cli, const char *address, uint32_t batch,
+struct link_options {
+    uint32_t batch; /* messages of one publish at most; 0: the library's own */
+    void (*on_state)(void *user, enum flare_state state, const char *detail); /* may be NULL */
+    void *user;
+};
+
+/* Connects to HOST:PORT with the settings of the command; `options` may be NULL. Closed with
+ * flare_close. */
+err_t link_open(struct cli *cli, const char *address, const struct link_options *options,
                 struct flare_client **out) MUST_CHECK;
 
 /* What libflare has said, once it was connected. NULL for FLARE_OK. */

@@ -63,7 +63,8 @@ err_t publish_wire_open(struct cli *cli, const char *address, const struct publi
     for (size_t i = 0; i < WINDOW; i++) {
         wire->slots[i].wire = wire;
     }
-    err_t err = link_open(cli, address, publisher->batch_max, &wire->client);
+    const struct link_options options = {.batch = publisher->batch_max};
+    err_t err = link_open(cli, address, &options, &wire->client);
     if (err != NULL) {
         publish_wire_close(wire);
         return err_passed(err, __func__);
