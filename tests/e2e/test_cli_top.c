@@ -146,7 +146,8 @@ struct screen {
     struct buf shown;
 };
 
-static void screen_start(struct screen *screen, const struct scene *scene)
+/* `option` may be NULL. */
+static void screen_start(struct screen *screen, const struct scene *scene, const char *option)
 {
     char url[64];
     struct winsize size = {.ws_row = 8, .ws_col = 100};
@@ -169,7 +170,7 @@ static void screen_start(struct screen *screen, const struct scene *scene)
         (void)dup2(other, STDOUT_FILENO);
         (void)dup2(other, STDERR_FILENO);
         (void)execl(program != NULL ? program : "./flare", "flare", "--url", url, "top",
-                    "--interval", "100ms", (char *)NULL);
+                    "--interval", "100ms", option, (char *)NULL);
         _exit(127);
     }
 }
@@ -224,7 +225,7 @@ static void test_a_screen_is_drawn_until_q(void **state)
         (void)snprintf(path, sizeof path, "/v1/topics/orders/subscriptions/more-%d", i);
         scene_expect(&scene.client, 201, "PUT", path, NULL);
     }
-    screen_start(&screen, &scene);
+    screen_start(&screen, &scene, NULL);
     screen_expect(&screen, SCREEN_BEGIN "\033[H\033[Jhttp://127.0.0.1:", 1);
     screen_expect(&screen, "published -/s", 1); /* depths at once, rates with the next look */
     screen_expect(&screen, "published 0/s", 2);
@@ -243,12 +244,27 @@ static void test_a_screen_outlives_its_broker(void **state)
     struct screen screen;
     (void)state;
     set_up(&scene);
-    screen_start(&screen, &scene);
+    screen_start(&screen, &scene, NULL);
     screen_expect(&screen, "published 0/s", 1);
     broker_kill(&scene.broker);
     screen_expect(&screen, "trying again; q ends it", 2);
     assert_int_equal(kill(screen.pid, SIGINT), 0);
     screen_expect(&screen, SCREEN_END, 1);
+    assert_int_equal(screen_wait(&screen), 0);
+    scene_deinit(&scene);
+}
+
+/* What is printed once stays on the terminal. */
+static void test_one_look_stays_on_the_terminal(void **state)
+{
+    struct scene scene;
+    struct screen screen;
+    (void)state;
+    set_up(&scene);
+    screen_start(&screen, &scene, "--once");
+    screen_expect(&screen, "\r\nempty ", 1);
+    assert_null(strstr((const char *)screen.shown.data, SCREEN_BEGIN));
+    assert_null(strstr((const char *)screen.shown.data, "\033[H"));
     assert_int_equal(screen_wait(&screen), 0);
     scene_deinit(&scene);
 }
@@ -260,6 +276,7 @@ int main(void)
         cmocka_unit_test(test_what_is_watched_can_be_chosen),
         cmocka_unit_test(test_a_screen_is_drawn_until_q),
         cmocka_unit_test(test_a_screen_outlives_its_broker),
+        cmocka_unit_test(test_one_look_stays_on_the_terminal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

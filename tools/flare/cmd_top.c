@@ -111,7 +111,6 @@ static void screen_begin(struct top *top)
 {
     const struct sigaction action = {.sa_handler = top_on_signal};
     struct termios raw;
-    top->screen = top->cli->format == CLI_TABLE && isatty(STDOUT_FILENO) != 0;
     if (!top->screen) {
         return;
     }
@@ -319,6 +318,9 @@ static err_t top_run(struct cli *cli, const struct arguments *arguments)
         .scope = {.topic = arguments->operand_count == 0 ? NULL : arguments->operands[0],
                   .topics_max = arguments_number(arguments, TOP_LIMIT, TOPICS_DEFAULT)}};
     uint64_t count = arguments_number(arguments, TOP_COUNT, UINT64_MAX);
+    /* What is asked for a number of times is to stay, and the other screen does not. */
+    top.screen = cli->format == CLI_TABLE && isatty(STDOUT_FILENO) != 0 && !values[TOP_ONCE].set &&
+                 !values[TOP_COUNT].set;
     screen_begin(&top);
     err_t err = top_loop(&top, values[TOP_ONCE].set ? 1 : count);
     screen_end(&top);
@@ -333,10 +335,11 @@ const struct cli_command top_commands[] = {
      .operands_max = 1,
      .summary = "Watch depths, rates and ages of topics and subscriptions",
      .details =
-         "On a terminal the screen is drawn anew each interval until q or Ctrl-C. Otherwise each\n"
-         "interval is printed once it has passed: a table, with --plain a line for each\n"
-         "subscription, with --json a document. DELIVERED/S counts messages leaving the enqueue\n"
-         "queue, DONE/S those leaving the subscription: acknowledged, dead or dropped.",
+         "On a terminal the screen is drawn anew each interval until q or Ctrl-C. Otherwise, and\n"
+         "with --once or --count, each interval is printed once it has passed: a table, with\n"
+         "--plain a line for each subscription, with --json a document. DELIVERED/S counts\n"
+         "messages leaving the enqueue queue, DONE/S those leaving the subscription:\n"
+         "acknowledged, dead or dropped.",
      .examples = "  flare top\n"
                  "  flare top orders --sort oldest --interval 500ms\n"
                  "  flare top --once --json | jq .rows\n",
