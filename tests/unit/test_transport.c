@@ -93,12 +93,37 @@ static void test_a_broker_is_reached_where_it_was_asked(void **state)
     err_free(err);
 }
 
+/* Whoever asks for encryption gets it: an https URL is not left for a protocol that has none,
+ * unless its address is given. */
+static void test_an_https_url_is_not_left_for_plain_text(void **state)
+{
+    static const struct {
+        const char *url;
+        const char *wire; /* NULL: none is given */
+        const char *address;
+    } rows[] = {
+        {"https://h", NULL, ""},           {"HTTPS://h:8080/flare", NULL, ""},
+        {"https://h", "h:8089", "h:8089"}, {"http://h", "h:8089", "h:8089"},
+        {"http://h", "off", ""},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char address[TRANSPORT_ADDRESS_SIZE];
+        struct cli cli = {.url = rows[i].url}; /* without a client: nobody can be asked */
+        cli.settings.values[SETTING_WIRE].text = rows[i].wire;
+        cli.settings.values[SETTING_TRANSPORT].text = "wire";
+        assert_null(transport_find(&cli, address));
+        assert_string_equal(address, rows[i].address);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_urls_are_split),
         cmocka_unit_test(test_addresses_are_split),
         cmocka_unit_test(test_a_broker_is_reached_where_it_was_asked),
+        cmocka_unit_test(test_an_https_url_is_not_left_for_plain_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

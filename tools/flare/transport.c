@@ -3,6 +3,7 @@
 #include <curl/curl.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 /* Copies without the brackets of an IPv6 address; false when it does not fit. */
 static bool copy_host(const char *host, size_t length, char *out, size_t size)
@@ -67,6 +68,12 @@ static err_t ask_broker(struct cli *cli, char out[TRANSPORT_ADDRESS_SIZE])
     return err;
 }
 
+/* The scheme is in lower or upper case. */
+static bool is_secure(const char *url)
+{
+    return strncasecmp(url, "https://", 8) == 0;
+}
+
 err_t transport_find(struct cli *cli, char out[TRANSPORT_ADDRESS_SIZE])
 {
     const struct setting_value *values = cli->settings.values;
@@ -77,7 +84,7 @@ err_t transport_find(struct cli *cli, char out[TRANSPORT_ADDRESS_SIZE])
         return NULL;
     }
     if (wire == NULL) {
-        return ask_broker(cli, out);
+        return is_secure(cli->url) ? NULL : ask_broker(cli, out);
     }
     (void)snprintf(out, TRANSPORT_ADDRESS_SIZE, "%s", wire);
     return NULL;

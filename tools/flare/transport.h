@@ -8,7 +8,8 @@ enum { TRANSPORT_ADDRESS_SIZE = 320 };
 
 /* HOST:PORT of the wire protocol in `out`; empty when HTTP is to be used: it was chosen, --curl
  * prints it, or the broker at the URL does not speak the other. Asks that broker when nothing else
- * says where. */
+ * says where, but not at an https URL: the wire protocol has no encryption, so only an address that
+ * is given is used beside it. */
 err_t transport_find(struct cli *cli, char out[TRANSPORT_ADDRESS_SIZE]) MUST_CHECK;
 
 /* Host and port of a URL; the port's default is the scheme's. ERR_INVALID. */
