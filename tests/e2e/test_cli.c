@@ -375,6 +375,8 @@ static void test_lines_are_published_in_batches(void **state)
                               "{\"id\":\"b\",\"shard\":1,\"sequence\":2}],\"published\":2}";
     static const char half[] = "{\"results\":[{\"id\":\"a\",\"shard\":0,\"sequence\":1},"
                                "{\"code\":\"idempotency_reused\"}],\"published\":1,\"failed\":1}";
+    static const char full[] = "{\"results\":[{\"id\":\"a\",\"shard\":0,\"sequence\":1},"
+                               "{\"code\":\"no_space\"}],\"published\":1,\"failed\":1}";
     /* msgpack: {messages: [{key: k, body: one}, {key: l, body: two}]} */
     static const char batch[] = "POST /v1/topics/t/batch\n"
                                 "\x81\xa8messages\x92"
@@ -398,6 +400,11 @@ static void test_lines_are_published_in_batches(void **state)
          .replies = {{207, NULL, half}},
          .exit_code = 65,
          .err = "idempotency_reused"},
+        {.words = {"pub", "t"},
+         .input = "one\ntwo\n",
+         .replies = {{207, NULL, full}},
+         .exit_code = 75,
+         .err = "no_space"},
         {.words = {"pub", "t", "-K", ":"},
          .input = "one\n",
          .replies = {{201, NULL, two}},

@@ -277,7 +277,7 @@ static err_t exchange(struct client *client, struct request *request)
     return NULL;
 }
 
-static enum err_code code_of_slug(const char *slug)
+enum err_code client_code(const char *slug)
 {
     static const enum err_code codes[] = {
 #define ERROR(name, number, status, retryable, text) ERR_##name,
@@ -299,7 +299,7 @@ static err_t problem_error(struct client *client)
     const char *slug = json_string_value(json_object_get(client->problem, "code"));
     const char *title = json_string_value(json_object_get(client->problem, "title"));
     const char *detail = json_string_value(json_object_get(client->problem, "detail"));
-    enum err_code code = code_of_slug(slug);
+    enum err_code code = client_code(slug);
     if (code == ERR_NONE) {
         return ERR(FORMAT, "%s answered with status %ld and no problem this program knows%s%s",
                    client->url, client->status, slug == NULL ? "" : ": ", slug == NULL ? "" : slug);

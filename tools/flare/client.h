@@ -61,6 +61,10 @@ uint64_t client_retry_after_ms(const struct client *client);
 const json_t *client_problem(const struct client *client);
 bool client_printed(const struct client *client);
 
+/* What the code of a problem or of a result is here; ERR_NONE for one that this program does not
+ * know. */
+enum err_code client_code(const char *slug);
+
 /* Makes libcurl show what it sends and receives on standard error (client_trace.c). */
 void client_trace(CURL *easy);
 

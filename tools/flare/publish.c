@@ -126,8 +126,10 @@ static err_t take_results(struct publisher *publisher, const json_t *reply)
         }
     }
     if (failed > 0) {
-        return ERR(CONFLICT, "%llu of %u messages of a batch were not published: %s",
-                   (unsigned long long)failed, publisher->count, first_code);
+        enum err_code code = client_code(first_code);
+        return err_make(code == ERR_NONE ? ERR_FORMAT : code, __FILE__, __LINE__, __func__,
+                        "%llu of %u messages of a batch were not published: %s",
+                        (unsigned long long)failed, publisher->count, first_code);
     }
     return NULL;
 }
