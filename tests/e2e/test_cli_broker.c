@@ -170,6 +170,30 @@ static void test_publishing_a_file_again_adds_nothing(void **state)
                   "depth", 3);
 }
 
+/* What stands before a line that fails is published, and said to be. */
+static void test_lines_before_a_bad_one_are_published(void **state)
+{
+    const struct broker *broker = *state;
+    static const char *const ways[] = {"--plain", "--http"};
+    set_up(broker);
+    for (size_t i = 0; i < 2; i++) {
+        struct cli_outcome outcome;
+        cli_run(broker->url, WORDS("pub", "orders", "-K", ":", "--plain", ways[i]),
+                "k:one\nl:two\nbad\nm:three\n", &outcome);
+        assert_int_equal(outcome.exit_code, 65);
+        assert_non_null(strstr(outcome.err, "line 3 has no ':'"));
+        assert_non_null(strstr(outcome.err, "2 published"));
+        const char *second = strchr(cli_out(&outcome), '\n');
+        assert_non_null(second);
+        assert_string_equal(strchr(second + 1, '\n'), "\n");
+        cli_outcome_deinit(&outcome);
+        outcome =
+            run(broker, WORDS("pull", "orders", "billing", "--ack", "--drain", "--body"), NULL);
+        assert_int_equal(strlen(cli_out(&outcome)), strlen("one\ntwo\n"));
+        cli_outcome_deinit(&outcome);
+    }
+}
+
 /* A rejected message is listed as dead with its note, and comes again after a redrive. */
 static void test_dead_letters_are_listed_and_redriven(void **state)
 {
@@ -488,6 +512,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BROKER_TEST(test_lines_go_in_and_come_out),
         BROKER_TEST(test_publishing_a_file_again_adds_nothing),
+        BROKER_TEST(test_lines_before_a_bad_one_are_published),
         BROKER_TEST(test_dead_letters_are_listed_and_redriven),
         BROKER_TEST(test_a_subscription_can_be_steered),
         BROKER_TEST(test_the_job_checks_every_record),

@@ -231,12 +231,14 @@ out:
     return err;
 }
 
-static err_t publish_line(struct pub *pub, struct span line, uint64_t number)
+/* What a line says, in `message`; `idempotency_key` is room for its key. */
+static err_t read_line(const struct pub *pub, struct span line, uint64_t number,
+                       struct publish_message *message,
+                       char idempotency_key[IDEMPOTENCY_KEY_MAX + 1])
 {
-    struct publish_message message = pub->message;
     const struct option_value *values = pub->arguments->values;
-    char idempotency_key[IDEMPOTENCY_KEY_MAX + 1];
-    message.body = line;
+    *message = pub->message;
+    message->body = line;
     if (values[PUB_SEPARATOR].set) {
         struct span separator = span_text(values[PUB_SEPARATOR].text);
         const uint8_t *at =
@@ -245,15 +247,16 @@ static err_t publish_line(struct pub *pub, struct span line, uint64_t number)
             return ERR(INVALID, "line %" PRIu64 " has no '%s' after a key", number,
                        values[PUB_SEPARATOR].text);
         }
-        message.key = span_of(line.data, (size_t)(at - line.data));
-        message.body = span_of(at + separator.size, line.size - message.key.size - separator.size);
+        message->key = span_of(line.data, (size_t)(at - line.data));
+        message->body =
+            span_of(at + separator.size, line.size - message->key.size - separator.size);
     }
     if (values[PUB_IDEMPOTENCY].set) {
-        (void)snprintf(idempotency_key, sizeof idempotency_key, "%s-%" PRIu64,
+        (void)snprintf(idempotency_key, IDEMPOTENCY_KEY_MAX + 1, "%s-%" PRIu64,
                        values[PUB_IDEMPOTENCY].text, number);
-        message.idempotency_key = span_text(idempotency_key);
+        message->idempotency_key = span_text(idempotency_key);
     }
-    return publisher_add(&pub->publisher, &message);
+    return NULL;
 }
 
 /* What there is to read; 0 for what is no regular file. */
@@ -264,22 +267,39 @@ static uint64_t size_of(FILE *file)
     return known ? (uint64_t)status.st_size : 0;
 }
 
+/* The end of the lines, or the line that fails with `err`: what came before is published all the
+ * same, and when that fails it is the error. */
+static err_t finish_lines(struct pub *pub, err_t err)
+{
+    err_t earlier = publisher_flush(&pub->publisher);
+    if (earlier == NULL) {
+        return err;
+    }
+    err_free(err);
+    return err_passed(earlier, __func__);
+}
+
 /* A line is sent on before the next one is waited for: who writes slowly is not kept waiting for a
  * batch to fill. */
 static err_t publish_lines(struct pub *pub, struct lines *lines, struct progress *progress)
 {
     for (uint64_t number = 1;; number++) {
         struct span line;
+        struct publish_message message;
+        char idempotency_key[IDEMPOTENCY_KEY_MAX + 1];
         bool found = false;
         if (lines_would_wait(lines)) {
             TRY(publisher_flush(&pub->publisher));
             (void)fflush(stdout);
         }
-        TRY(lines_next(lines, &line, &found));
-        if (!found) {
-            return publisher_flush(&pub->publisher);
+        err_t err = lines_next(lines, &line, &found);
+        if (err == NULL && found) {
+            err = read_line(pub, line, number, &message, idempotency_key);
         }
-        TRY(publish_line(pub, line, number));
+        if (err != NULL || !found) {
+            return finish_lines(pub, err);
+        }
+        TRY(publisher_add(&pub->publisher, &message));
         progress_step_items(progress, lines->read, pub->publisher.published);
     }
 }
@@ -348,8 +368,9 @@ const struct cli_command pub_commands[] = {
      .summary = "Publish one message, or one for each line of a file or standard input",
      .details =
          "Without MESSAGE, or with -, lines are read from standard input. A message counts as\n"
-         "published when the broker has confirmed it. When a line fails the command stops; with\n"
-         "--idempotency-key it can be run again and publishes only what is missing.",
+         "published when the broker has confirmed it. When a line fails the command stops, once\n"
+         "those before it are published, and says how many that were; with --idempotency-key it\n"
+         "can be run again and publishes only what is missing.",
      .examples = "  flare pub orders 'hello' --key customer-7 --attr source=shop\n"
                  "  flare pub orders --file orders.txt --key-separator :\n"
                  "  seq 1000 | flare pub orders --idempotency-key import-42\n"

@@ -184,6 +184,18 @@ static err_t send_message(struct publish_wire *wire, const struct publish_messag
         &error);
 }
 
+err_t publish_wire_finish(struct publish_wire *wire, struct publisher *publisher)
+{
+    TRY(take_answers(wire, publisher));
+    while (wire->taken < wire->added) {
+        if (!wait_for_oldest(wire)) {
+            return ERR(TIMEOUT, "the broker does not answer");
+        }
+        TRY(take_answers(wire, publisher));
+    }
+    return NULL;
+}
+
 err_t publish_wire_add(struct publish_wire *wire, struct publisher *publisher,
                        const struct publish_message *message)
 {
@@ -196,19 +208,15 @@ err_t publish_wire_add(struct publish_wire *wire, struct publisher *publisher,
     }
     struct slot *slot = &wire->slots[wire->added % WINDOW];
     slot->is_done = false;
-    TRY(send_message(wire, message, slot));
-    wire->added++;
-    return NULL;
-}
-
-err_t publish_wire_finish(struct publish_wire *wire, struct publisher *publisher)
-{
-    TRY(take_answers(wire, publisher));
-    while (wire->taken < wire->added) {
-        if (!wait_for_oldest(wire)) {
-            return ERR(TIMEOUT, "the broker does not answer");
-        }
-        TRY(take_answers(wire, publisher));
+    err_t err = send_message(wire, message, slot);
+    if (err == NULL) {
+        wire->added++;
+        return NULL;
     }
-    return NULL;
+    err_t earlier = publish_wire_finish(wire, publisher);
+    if (earlier == NULL) {
+        return err;
+    }
+    err_free(err);
+    return err_passed(earlier, __func__);
 }

@@ -17,7 +17,8 @@ err_t publish_wire_open(struct cli *cli, const char *address, const struct publi
 /* What has not been answered is given up. NULL does nothing. */
 void publish_wire_close(struct publish_wire *wire);
 
-/* Waits while too many are unanswered. An error is that of an earlier message, or of this one. */
+/* Waits while too many are unanswered. An error is that of an earlier message, or of this one when
+ * all before it have been published. */
 err_t publish_wire_add(struct publish_wire *wire, struct publisher *publisher,
                        const struct publish_message *message) MUST_CHECK;
 /* Waits until every message has been answered. */
