@@ -188,6 +188,19 @@ static void confirm_tag(struct rabbitmq *link, uint64_t tag)
     }
 }
 
+/* All tags up to this one: those that are not confirmed are among the last of the ring, where an
+ * older tag would be taken for the one that has its place now. */
+static void confirm_to(struct rabbitmq *link, uint64_t last)
+{
+    uint64_t ring = 2 * (uint64_t)link->options.window;
+    uint64_t oldest = link->published < ring ? 1 : link->published - ring + 1;
+    uint64_t first = link->confirmed_to + 1 > oldest ? link->confirmed_to + 1 : oldest;
+    for (uint64_t tag = first; tag <= last; tag++) {
+        confirm_tag(link, tag);
+    }
+    link->confirmed_to = last;
+}
+
 static err_t take_confirms(struct rabbitmq *link)
 {
     static const struct timeval at_once;
@@ -205,10 +218,7 @@ static err_t take_confirms(struct rabbitmq *link)
         }
         const amqp_basic_ack_t *ack = frame.payload.method.decoded;
         if (ack->multiple) {
-            for (uint64_t tag = link->confirmed_to + 1; tag <= ack->delivery_tag; tag++) {
-                confirm_tag(link, tag);
-            }
-            link->confirmed_to = ack->delivery_tag;
+            confirm_to(link, ack->delivery_tag);
         } else {
             confirm_tag(link, ack->delivery_tag);
         }
