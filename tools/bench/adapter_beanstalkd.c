@@ -2,7 +2,9 @@
  * a pipeline saves nothing but round trips: that is what its clients can do.
  *
  * A batch is one reserve that waits and then those that do not; the deletes of a batch leave with
- * the reserves of the next. */
+ * the reserves of the next. Nothing may follow one that waits but its own batch, least of all a
+ * delete: so the next batch is asked for before one has come, by reserves none of which waits, only
+ * while batches come full. */
 #include <assert.h>
 #include <poll.h>
 #include <stdio.h>
@@ -21,8 +23,11 @@ struct beanstalkd {
     uint32_t slot_count;
     uint64_t *reserved; /* ids of a consumer's batch */
     uint32_t reserved_count;
-    uint32_t reserves; /* that are not answered */
-    uint32_t deletes;  /* the same, sent before the reserves */
+    uint32_t answered;        /* of the oldest batch's reserves */
+    uint32_t batches_wanted;  /* pulls of the driver without their batch */
+    uint32_t batches_pending; /* whose reserves were sent */
+    bool is_drained;          /* the last batch has left nothing */
+    uint32_t deletes;         /* that are not answered */
 };
 
 static err_t beanstalkd_open(const struct link_options *options, void **out)
@@ -33,6 +38,7 @@ static err_t beanstalkd_open(const struct link_options *options, void **out)
         return ERR(MEMORY, "no memory for a connection");
     }
     link->options = *options;
+    link->is_drained = true;
     link->slots = calloc(options->window + 1, sizeof *link->slots);
     link->reserved = calloc(options->batch + 1, sizeof *link->reserved);
     *out = link;
@@ -66,16 +72,34 @@ static err_t beanstalkd_publish(void *user, uint32_t slot, struct span body)
     return NULL;
 }
 
-static err_t beanstalkd_pull(void *user)
+static void send_reserves(struct beanstalkd *link, bool waits)
 {
     static const char waiting[] = "reserve\r\n";
     static const char at_once[] = "reserve-with-timeout 0\r\n";
-    struct beanstalkd *link = user;
-    buf_append(&link->stream.out, waiting, sizeof waiting - 1);
-    for (uint32_t i = 1; i < link->options.batch; i++) {
+    if (waits) {
+        buf_append(&link->stream.out, waiting, sizeof waiting - 1);
+    }
+    for (uint32_t i = waits ? 1 : 0; i < link->options.batch; i++) {
         buf_append(&link->stream.out, at_once, sizeof at_once - 1);
     }
-    link->reserves += link->options.batch;
+    link->batches_pending++;
+}
+
+static void send_batches(struct beanstalkd *link)
+{
+    if (link->is_drained && link->batches_pending == 0) {
+        send_reserves(link, true);
+    }
+    while (!link->is_drained && link->batches_pending < link->batches_wanted) {
+        send_reserves(link, false);
+    }
+}
+
+static err_t beanstalkd_pull(void *user)
+{
+    struct beanstalkd *link = user;
+    link->batches_wanted++;
+    send_batches(link);
     return NULL;
 }
 
@@ -91,6 +115,19 @@ static err_t beanstalkd_ack(void *user)
 }
 
 /* ---- answers ---- */
+
+static void end_batch(struct beanstalkd *link)
+{
+    link->answered = 0;
+    link->batches_pending--;
+    link->is_drained = link->options.batch == 1 || link->reserved_count < link->options.batch;
+    if (link->reserved_count == 0) {
+        send_batches(link);
+        return;
+    }
+    link->batches_wanted--;
+    link->options.events->batch_ended(link->options.user);
+}
 
 /* The answer of a reserve: "RESERVED <id> <size>\r\n<body>\r\n", or that there is none. Its size;
  * 0: more is to come. */
@@ -109,8 +146,8 @@ static err_t take_reserve(struct beanstalkd *link, struct span rest, size_t line
     } else if (memcmp(rest.data, "TIMED_OUT", 9) != 0) {
         return ERR(UNAVAILABLE, "reserve: %.*s", (int)line_size - 2, (const char *)rest.data);
     }
-    if (--link->reserves == 0) {
-        link->options.events->batch_ended(link->options.user);
+    if (++link->answered == link->options.batch) {
+        end_batch(link);
     }
     return NULL;
 }
@@ -132,7 +169,7 @@ static err_t take_answer(struct beanstalkd *link, struct span rest, size_t *used
     } else if (link->deletes > 0 && memcmp(rest.data, "DELETED", 7) == 0) {
         link->deletes--;
         link->options.events->acked(link->options.user, 1);
-    } else if (link->deletes == 0 && link->reserves > 0) {
+    } else if (link->batches_pending > 0) {
         return take_reserve(link, rest, line_size, used);
     } else {
         return ERR(UNAVAILABLE, "beanstalkd: %.*s", (int)line_size - 2, (const char *)rest.data);

@@ -1,6 +1,10 @@
 /* Redis Streams through hiredis: XADD in pipelines; XREADGROUP, whose batch is acknowledged by an
  * XACK that leaves together with the next XREADGROUP. Entries stay in the stream when they are
- * acknowledged, which is the cheapest Redis can do. */
+ * acknowledged, which is the cheapest Redis can do.
+ *
+ * Redis works the commands of a connection in order, so that nothing may follow a read that blocks,
+ * least of all an XACK. While batches come full, two reads are under way that do not block; what
+ * comes after one that was not full is waited for by one that does. */
 #ifdef PEERS_REDIS
 #include <assert.h>
 #include <fcntl.h>
@@ -8,6 +12,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,7 +23,7 @@
 #define STREAM "flare-peers"
 #define GROUP "peers"
 
-enum { COMMAND_MAX = 1 << 20 };
+enum { COMMAND_MAX = 1 << 20, COMMAND_SIZE = 128 };
 
 struct redis {
     redisContext *context;
@@ -30,8 +35,10 @@ struct redis {
     uint32_t slot_count;
     struct buf acks;       /* ids of a consumer's batch as arguments of an XACK */
     uint32_t ack_count;    /* how many */
-    uint32_t acks_pending; /* XACKs that are not answered; sent before the XREADGROUP */
+    uint32_t acks_pending; /* XACKs that are not answered */
+    uint32_t reads_wanted; /* pulls of the driver without their batch */
     uint32_t reads_pending;
+    bool is_drained; /* the last read has left nothing */
 };
 
 static err_t connect_to(const struct peer_address *address, redisContext **out)
@@ -55,6 +62,7 @@ static err_t redis_open(const struct link_options *options, void **out)
         return ERR(MEMORY, "no memory for a connection");
     }
     link->options = *options;
+    link->is_drained = true;
     buf_init(&link->command, COMMAND_MAX);
     buf_init(&link->acks, COMMAND_MAX);
     *out = link;
@@ -102,16 +110,35 @@ static err_t redis_publish(void *user, uint32_t slot, struct span body)
     return NULL;
 }
 
-static err_t redis_pull(void *user)
+static err_t send_read(struct redis *link, const char *block)
 {
-    struct redis *link = user;
-    if (redisAppendCommand(link->context,
-                           "XREADGROUP GROUP " GROUP " c%u COUNT %u BLOCK 0 STREAMS " STREAM " >",
-                           link->options.index, link->options.batch) != REDIS_OK) {
+    char read[COMMAND_SIZE];
+    (void)snprintf(read, sizeof read,
+                   "XREADGROUP GROUP " GROUP " c%u COUNT %u%s STREAMS " STREAM " >",
+                   link->options.index, link->options.batch, block);
+    if (redisAppendCommand(link->context, read) != REDIS_OK) {
         return ERR(MEMORY, "XREADGROUP: %s", link->context->errstr);
     }
     link->reads_pending++;
     return NULL;
+}
+
+static err_t send_reads(struct redis *link)
+{
+    if (link->is_drained) {
+        return link->reads_pending == 0 ? send_read(link, " BLOCK 0") : NULL;
+    }
+    while (link->reads_pending < link->reads_wanted) {
+        TRY(send_read(link, ""));
+    }
+    return NULL;
+}
+
+static err_t redis_pull(void *user)
+{
+    struct redis *link = user;
+    link->reads_wanted++;
+    return send_reads(link);
 }
 
 static err_t redis_ack(void *user)
@@ -134,13 +161,19 @@ static err_t redis_ack(void *user)
 
 /* ---- replies ---- */
 
-/* [[stream, [[id, [field, body]], ...]]] */
+/* [[stream, [[id, [field, body]], ...]]], or nothing */
 static err_t take_entries(struct redis *link, const redisReply *reply)
 {
     const redisReply *entries = reply->type == REDIS_REPLY_ARRAY && reply->elements == 1
                                     ? reply->element[0]->element[1]
                                     : NULL;
-    for (size_t i = 0; entries != NULL && i < entries->elements; i++) {
+    size_t count = entries == NULL ? 0 : entries->elements;
+    link->reads_pending--;
+    link->is_drained = link->options.batch == 1 || count < link->options.batch;
+    if (count == 0) {
+        return send_reads(link);
+    }
+    for (size_t i = 0; i < count; i++) {
         const redisReply *id = entries->element[i]->element[0];
         const redisReply *fields = entries->element[i]->element[1];
         if (fields->elements != 2) {
@@ -153,7 +186,7 @@ static err_t take_entries(struct redis *link, const redisReply *reply)
         link->options.events->received(link->options.user,
                                        span_of(fields->element[1]->str, fields->element[1]->len));
     }
-    link->reads_pending--;
+    link->reads_wanted--;
     link->options.events->batch_ended(link->options.user);
     return NULL;
 }
@@ -170,7 +203,7 @@ static err_t take_reply(struct redis *link, const redisReply *reply)
         link->options.events->confirmed(link->options.user, slot);
         return NULL;
     }
-    if (link->acks_pending > 0) {
+    if (link->acks_pending > 0 && reply->type == REDIS_REPLY_INTEGER) {
         link->acks_pending--;
         link->options.events->acked(link->options.user, (uint32_t)reply->integer);
         return NULL;
