@@ -37,8 +37,8 @@ struct link_events {
     void (*confirmed)(void *user, uint32_t slot);
     /* One message; valid for the call. */
     void (*received)(void *user, struct span body);
-    /* What could be had at this moment has been handed over: the driver acknowledges it and pulls
-     * again. */
+    /* What could be had at this moment for the oldest pull has been handed over: the driver
+     * acknowledges it and pulls again. */
     void (*batch_ended)(void *user);
     /* Acknowledgements that the broker has taken; of one that does not answer them, that were sent.
      */
@@ -75,7 +75,9 @@ struct adapter {
     err_t (*held)(const struct peer_address *address, uint64_t *out);
     err_t (*open)(const struct link_options *options, void **out);
     err_t (*publish)(void *link, uint32_t slot, struct span body);
-    /* Asks for at most `batch` messages; one that is pushed messages gives credit instead. */
+    /* Asks for at most `batch` messages; one that is pushed messages gives credit instead. The
+     * next batch is on its way while one is worked on: two are asked for at the begin and one at
+     * each batch's end. Where messages go one at a time (a batch of 1) one is. */
     err_t (*pull)(void *link);
     /* Acknowledges all that was received and is not yet. */
     err_t (*ack)(void *link);

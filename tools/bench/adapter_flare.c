@@ -17,7 +17,6 @@
 #define SUBSCRIPTION "peers"
 
 enum {
-    PULLS = 2,
     WAIT_MS = 600000,
     LEASE_MS = 3600000,
     RECORDS_MAX = 1 << 28,
@@ -46,7 +45,6 @@ struct flare {
     uint64_t key_seed;
     uint64_t key_number;
     uint64_t last_id; /* of a consumer's requests */
-    uint32_t pulls;   /* that are not answered */
 };
 
 /* A topic of its own for each run: what an earlier one has left is in another. */
@@ -186,20 +184,17 @@ static err_t flare_publish(void *user, uint32_t slot, struct span body)
     return NULL;
 }
 
-/* The next batch is on its way while one is worked on, except where messages go one at a time. */
 static err_t flare_pull(void *user)
 {
     struct flare *link = user;
-    struct wire_pull pull = {
+    const struct wire_pull pull = {
+        .id = ++link->last_id,
         .topic = span_text(topic),
         .subscription = span_text(SUBSCRIPTION),
         .max = link->options.batch,
         .wait_ms = WAIT_MS,
     };
-    for (; link->pulls < (pull.max == 1 ? 1 : PULLS); link->pulls++) {
-        pull.id = ++link->last_id;
-        wire_encode(&link->stream.out, WIRE_pull, &pull);
-    }
+    wire_encode(&link->stream.out, WIRE_pull, &pull);
     return NULL;
 }
 
@@ -249,7 +244,6 @@ static err_t take_pulled(struct flare *link, const struct wire_pulled *pulled)
 {
     struct wire_items items;
     struct wire_delivery delivery;
-    link->pulls--;
     wire_items_begin(&items, "deliveries", WIRE_RECORD_delivery, &pulled->deliveries);
     while (wire_items_next(&items, &delivery)) {
         const struct wire_receipt receipt = {.receipt = delivery.receipt};

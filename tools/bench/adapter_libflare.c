@@ -11,7 +11,7 @@
 
 #define SUBSCRIPTION "peers"
 
-enum { URL_SIZE = 64, NAME_SIZE = 64, PULLS = 2, WAIT_MS = 600000, LEASE_MS = 3600000 };
+enum { URL_SIZE = 64, NAME_SIZE = 64, WAIT_MS = 600000, LEASE_MS = 3600000 };
 
 struct libflare_slot {
     struct libflare *link;
@@ -24,7 +24,6 @@ struct libflare {
     struct libflare_slot *slots;
     struct flare_receipt *receipts; /* received, and not acknowledged yet */
     uint32_t receipt_count;
-    uint32_t pulls; /* under way */
 };
 
 /* A topic of its own for each run, as in adapter_flare.c. */
@@ -89,17 +88,12 @@ static err_t libflare_publish(void *user, uint32_t slot, struct span body)
                  &error);
 }
 
-/* The next batch is on its way while one is worked on, except where messages go one at a time. */
 static err_t libflare_pull(void *user)
 {
     struct libflare *link = user;
     const struct flare_pull pull = {.max = link->options.batch, .wait_ms = WAIT_MS};
-    while (link->pulls < (link->options.batch == 1 ? 1 : PULLS)) {
-        struct flare_error error;
-        TRY(check(flare_pull_async(link->client, &source, &pull, on_pulled, link, &error), &error));
-        link->pulls++;
-    }
-    return NULL;
+    struct flare_error error;
+    return check(flare_pull_async(link->client, &source, &pull, on_pulled, link, &error), &error);
 }
 
 static err_t libflare_ack(void *user)
@@ -147,7 +141,6 @@ static void on_pulled(void *user, struct flare_batch *batch, const struct flare_
 {
     struct libflare *link = user;
     link->options.events->enter(link->options.user);
-    link->pulls--;
     if (batch == NULL) {
         fail(link, error);
     } else {

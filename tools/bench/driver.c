@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { NS_PER_S = 1000000000, TIMER_SLACK_NS = 1000 };
+enum { NS_PER_S = 1000000000, TIMER_SLACK_NS = 1000, PULLS = 2 };
 
 struct slot {
     uint64_t intended_ns;
@@ -31,7 +31,9 @@ struct driver_link {
     struct slot *slots;   /* of a publisher */
     uint32_t *free_slots; /* a stack */
     uint32_t free_count;
-    uint64_t pulled_ns; /* of a consumer */
+    uint64_t pulled_ns[PULLS]; /* of a consumer: when its pulls were asked for, a ring */
+    uint64_t pull_count;       /* ever asked for */
+    uint64_t batch_count;      /* of them answered */
     uint64_t unacked;
 };
 
@@ -130,6 +132,13 @@ static void on_received(void *user, struct span body)
     }
 }
 
+static err_t pull(struct driver_link *link)
+{
+    link->pulled_ns[link->pull_count++ % PULLS] = driver_now(link->driver);
+    link->unsent = true;
+    return link->driver->adapter->pull(link->link);
+}
+
 static void on_batch_ended(void *user)
 {
     struct driver_link *link = user;
@@ -137,17 +146,15 @@ static void on_batch_ended(void *user)
     if (driver->err != NULL) {
         return;
     }
-    uint64_t now_ns = driver_now(driver);
+    uint64_t pulled_ns = link->pulled_ns[link->batch_count++ % PULLS];
     if (link->unacked > 0) {
         if (!driver->adapter->is_pushed) {
-            histogram_add(&driver->result->batches, elapsed_us(link->pulled_ns, now_ns));
+            histogram_add(&driver->result->batches, elapsed_us(pulled_ns, driver_now(driver)));
         }
         driver->err = driver->adapter->ack(link->link);
         link->unacked = 0;
     }
-    link->pulled_ns = now_ns;
-    driver->err = driver->err != NULL ? driver->err : driver->adapter->pull(link->link);
-    link->unsent = true;
+    driver->err = driver->err != NULL ? driver->err : pull(link);
 }
 
 static void on_acked(void *user, uint32_t count)
@@ -393,9 +400,9 @@ static err_t run_loop(struct driver *driver)
 {
     driver->started_ns = driver->now_ns = driver->progress_ns = clock_ns();
     for (uint32_t i = driver->stage->publishers; i < driver->link_count; i++) {
-        driver->links[i].pulled_ns = driver->started_ns;
-        driver->links[i].unsent = true;
-        TRY(driver->adapter->pull(driver->links[i].link));
+        for (uint32_t pulls = driver->stage->batch == 1 ? 1 : PULLS; pulls > 0; pulls--) {
+            TRY(pull(&driver->links[i]));
+        }
     }
     for (;;) {
         TRY(publish_all(driver));
