@@ -1,6 +1,9 @@
 #include "tools/bench/adapter.h"
 
+#include <stdio.h>
 #include <string.h>
+
+enum { NAMES_SIZE = 128 };
 
 static const struct adapter *const adapters[] = {
     &adapter_flare,      &adapter_libflare,
@@ -28,15 +31,12 @@ const struct adapter *adapter_find(const char *name)
 
 const char *adapter_names(void)
 {
-    return "flare libflare beanstalkd"
-#ifdef PEERS_NATS
-           " nats"
-#endif
-#ifdef PEERS_RABBITMQ
-           " rabbitmq"
-#endif
-#ifdef PEERS_REDIS
-           " redis"
-#endif
-        ;
+    static char names[NAMES_SIZE];
+    names[0] = '\0';
+    for (size_t i = 0; i < sizeof adapters / sizeof adapters[0]; i++) {
+        size_t size = strlen(names);
+        (void)snprintf(names + size, sizeof names - size, "%s%s", i == 0 ? "" : " ",
+                       adapters[i]->name);
+    }
+    return names;
 }

@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -426,14 +425,6 @@ static void pause_ms(uint32_t ms)
     (void)nanosleep(&pause, NULL);
 }
 
-static uint64_t cpu_us(void)
-{
-    struct rusage usage;
-    (void)getrusage(RUSAGE_SELF, &usage);
-    return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 +
-           (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
-}
-
 err_t driver_run(const struct adapter *adapter, const struct peer_address *address,
                  const struct stage *stage, struct ledger *ledger, struct stage_result *out)
 {
@@ -457,14 +448,14 @@ err_t driver_run(const struct adapter *adapter, const struct peer_address *addre
     for (uint32_t i = 0; i < stage->publishers + stage->consumers; i++) {
         TRY_OUT(link_init(driver, address, i >= stage->publishers));
     }
-    uint64_t cpu_before_us = cpu_us();
+    uint64_t cpu_before_us = load_cpu_us();
     (void)pthread_mutex_lock(&driver->lock);
     err = run_loop(driver);
     driver->is_ended = true;
     (void)pthread_mutex_unlock(&driver->lock);
     TRY_OUT(err);
     out->duration_us = elapsed_us(driver->started_ns, clock_ns());
-    out->cpu_us = cpu_us() - cpu_before_us;
+    out->cpu_us = load_cpu_us() - cpu_before_us;
     out->published = ledger->sent - driver->sent_before;
     if (stage->consumers > 0) {
         pause_ms(adapter->settle_ms);
