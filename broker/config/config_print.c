@@ -111,8 +111,9 @@ void config_print_reference(struct buf *out)
         "one: command line (`--name VALUE` or `--name=VALUE`), environment (`FLARE_NAME`), the\n"
         "file named by `--config` or `FLARE_CONFIG` (lines of `name = value`, comments after\n"
         "`#`), default. A value out of its bounds is refused at start, wherever it is. Sizes\n"
-        "take `k`, `m`, `g`, `t` (powers of 1024), times `ms`, `s`, `m`, `h`, `d`; without a\n"
-        "unit they are bytes and milliseconds.\n"
+        "take `k`, `m`, `g`, `t` (powers of 1024; or `kib`, `mib`, `gib`, `tib`, and `b`), times\n"
+        "`ms`, `s`, `m`, `h`, `d`, `w`, in upper or lower case, and so do the options of `flare`;\n"
+        "without a unit they are bytes and milliseconds.\n"
         "\n"
         "| setting | environment | default | bounds | meaning |\n"
         "| --- | --- | --- | --- | --- |\n");

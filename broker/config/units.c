@@ -4,10 +4,18 @@
 #include <stdio.h>
 #include <strings.h>
 
-const struct unit units_none[] = {{NULL, 0}};
-const struct unit units_size[] = {{"t", TIB}, {"g", GIB}, {"m", MIB}, {"k", KIB}, {NULL, 0}};
-const struct unit units_duration[] = {{"d", DAY},    {"h", HOUR}, {"m", MINUTE},
-                                      {"s", SECOND}, {"ms", 1},   {NULL, 0}};
+const struct unit units_none[] = {{.suffix = NULL}};
+
+const struct unit units_size[] = {
+    {"t", TIB, false},  {"g", GIB, false},  {"m", MIB, false},  {"k", KIB, false},
+    {"tib", TIB, true}, {"gib", GIB, true}, {"mib", MIB, true}, {"kib", KIB, true},
+    {"b", 1, true},     {.suffix = NULL},
+};
+
+const struct unit units_duration[] = {
+    {"d", DAY, false}, {"h", HOUR, false}, {"m", MINUTE, false}, {"s", SECOND, false},
+    {"ms", 1, false},  {"w", WEEK, true},  {.suffix = NULL},
+};
 
 static bool find_factor(const struct unit *units, struct span suffix, uint64_t *out)
 {
@@ -45,7 +53,8 @@ bool units_parse(const struct unit *units, struct span text, uint64_t *out)
 
 void units_print(const struct unit *units, uint64_t value, char out[UNITS_TEXT_SIZE])
 {
-    while (units->suffix != NULL && (value == 0 || value % units->factor != 0)) {
+    while (units->suffix != NULL &&
+           (value == 0 || value % units->factor != 0 || units->is_read_only)) {
         units++;
     }
     bool has_unit = units->suffix != NULL;

@@ -1,4 +1,5 @@
-/* Numbers with units, read and written by one table: 64k is 65536, 90s is 90000. */
+/* Numbers with units, of the broker and of the tools, read and written by one table: 64k is 65536,
+ * 90s is 90000. */
 #ifndef CONFIG_UNITS_H
 #define CONFIG_UNITS_H
 
@@ -17,13 +18,16 @@
 #define MINUTE (60 * SECOND)
 #define HOUR (60 * MINUTE)
 #define DAY (24 * HOUR)
+#define WEEK (7 * DAY)
 
 struct unit {
     const char *suffix;
     uint64_t factor;
+    bool is_read_only; /* never printed */
 };
 
-/* Largest first, ended by a NULL suffix; a number without a suffix counts ones. */
+/* Those that are printed largest first, ended by a NULL suffix; a number without a suffix counts
+ * ones. */
 extern const struct unit units_none[];
 extern const struct unit units_size[];
 extern const struct unit units_duration[];

@@ -179,10 +179,10 @@ static void expect_cases(const struct cli_case *rows, size_t count)
 static void test_requests_follow_the_specification(void **state)
 {
     static const struct cli_case rows[] = {
-        {.words = {"topic", "put", "a b", "--shards", "8", "--retention=24h"},
+        {.words = {"topic", "put", "a b", "--shards", "8", "--retention=1w"},
          .replies = {{201, NULL, "{\"name\":\"a b\"}"}},
          .requests = "PUT /v1/topics/a%20b\n"
-                     "{\"shards\":8,\"retention\":{\"age\":86400000}}\n"},
+                     "{\"shards\":8,\"retention\":{\"age\":604800000}}\n"},
         {.words = {"sub", "put", "t", "s", "--lease", "2m", "--start", "1767323045678",
                    "--retry-delay", "5s"},
          .replies = {{200, NULL, "{\"name\":\"s\"}"}},
@@ -340,6 +340,10 @@ static void test_bodies_are_escaped_in_tables_and_raw_with_body(void **state)
                       "{\"messages\":[{\"body\":\"one\"},{\"body_base64\":\"dHdv\"},"
                       "{\"body_base64\":\"dGhyZWU\"}]}"}},
          .out = "one\ntwo\nthree\n"},
+        {.words = {"pull", "t", "s", "--body", "--max-bytes", "16m"},
+         .replies = {{200, NULL, "{\"messages\":[]}"}},
+         .requests = "POST /v1/topics/t/subscriptions/s/pull\n{\"max\":1,\"max_bytes\":16777216}\n",
+         .out = ""},
         {.words = {"pull", "t", "s", "--body"},
          .replies = {{200, NULL, "{\"messages\":[{\"body_base64\":\"d*dv\"}]}"}},
          .exit_code = 76},

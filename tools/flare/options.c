@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/config/units.h"
+
 static const struct option_row global_rows[] = {
     [GLOBAL_URL] = {.name = "url",
                     .kind = OPTION_TEXT,
@@ -52,49 +54,6 @@ static const struct option_row global_rows[] = {
     [GLOBAL_VERSION] = {.name = "version", .kind = OPTION_FLAG, .help = "print the version"},
     [GLOBAL_COUNT] = {.name = NULL},
 };
-
-struct unit {
-    const char *name;
-    uint64_t factor;
-};
-
-static const struct unit duration_units[] = {{"", 1},          {"ms", 1},      {"s", 1000},
-                                             {"m", 60000},     {"h", 3600000}, {"d", 86400000},
-                                             {"w", 604800000}, {NULL, 0}};
-
-static const struct unit size_units[] = {{"", 1},           {"B", 1},
-                                         {"K", 1024},       {"KiB", 1024},
-                                         {"M", 1 << 20},    {"MiB", 1 << 20},
-                                         {"G", 1ULL << 30}, {"GiB", 1ULL << 30},
-                                         {"T", 1ULL << 40}, {"TiB", 1ULL << 40},
-                                         {NULL, 0}};
-
-/* Digits and one of `units`; no sign, no fraction, no overflow. */
-static bool parse_quantity(const char *text, const struct unit *units, uint64_t *out)
-{
-    uint64_t number = 0;
-    size_t digits = 0;
-    for (; text[digits] >= '0' && text[digits] <= '9'; digits++) {
-        uint64_t digit = (uint64_t)(text[digits] - '0');
-        if (number > (UINT64_MAX - digit) / 10) {
-            return false;
-        }
-        number = number * 10 + digit;
-    }
-    if (digits == 0) {
-        return false;
-    }
-    for (; units->name != NULL; units++) {
-        if (strcmp(text + digits, units->name) == 0) {
-            if (number > UINT64_MAX / units->factor) {
-                return false;
-            }
-            *out = number * units->factor;
-            return true;
-        }
-    }
-    return false;
-}
 
 err_t arguments_init(struct arguments *arguments, int argc, char **argv)
 {
@@ -173,26 +132,25 @@ static err_t check_bounds(const struct option_row *row, const char *place, const
 err_t options_read(const struct option_row *row, const char *place, const char *text,
                    struct option_value *value)
 {
-    static const struct unit plain[] = {{"", 1}, {NULL, 0}};
     struct option_value read = {.text = text, .set = true};
     switch (row->kind) {
     case OPTION_FLAG:
     case OPTION_TEXT:
         break;
     case OPTION_NUMBER:
-        if (!parse_quantity(text, plain, &read.number)) {
+        if (!units_parse(units_none, span_text(text), &read.number)) {
             return ERR(INVALID, "%s: '%s' is not a number", place, text);
         }
         TRY(check_bounds(row, place, text, read.number));
         break;
     case OPTION_SIZE:
-        if (!parse_quantity(text, size_units, &read.number)) {
+        if (!units_parse(units_size, span_text(text), &read.number)) {
             return ERR(INVALID, "%s: '%s' is not a size such as 4096, 16K or 1MiB", place, text);
         }
         TRY(check_bounds(row, place, text, read.number));
         break;
     case OPTION_DURATION:
-        if (!parse_quantity(text, duration_units, &read.number)) {
+        if (!units_parse(units_duration, span_text(text), &read.number)) {
             return ERR(INVALID, "%s: '%s' is not a duration such as 500ms, 30s, 5m, 1h or 7d",
                        place, text);
         }
