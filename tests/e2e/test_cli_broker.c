@@ -483,13 +483,19 @@ static void test_benchmarks_say_how_they_measured(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         expect_text(broker, rows[i].words, "transport", rows[i].transport);
     }
-    struct cli_outcome outcome;
-    cli_run(broker->url, WORDS("bench", "publish", "--http", "-o", "2"), NULL, &outcome);
-    assert_int_equal(outcome.exit_code, 64);
-    cli_outcome_deinit(&outcome);
-    cli_run(broker->url, WORDS("bench", "consume", "--http", "--library"), NULL, &outcome);
-    assert_int_equal(outcome.exit_code, 64);
-    cli_outcome_deinit(&outcome);
+    expect_number(broker, WORDS("bench", "consume", "-n", "100", "--pull"), NULL, "outstanding", 1);
+    static const char *const refused[][8] = {
+        {"bench", "publish", "--http", "-o", "2"},
+        {"bench", "consume", "--http", "--library"},
+        {"bench", "consume", "--library", "--pull"},
+        {"bench", "consume", "--pull", "-o", "2"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        struct cli_outcome outcome;
+        cli_run(broker->url, refused[i], NULL, &outcome);
+        assert_int_equal(outcome.exit_code, 64);
+        cli_outcome_deinit(&outcome);
+    }
     expect_nothing_left(broker);
 }
 

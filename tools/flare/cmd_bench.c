@@ -250,12 +250,20 @@ static void read_settings(struct bench_settings *settings, const struct argument
     settings->durability = durability->set ? durability->text : "synced";
 }
 
-/* Over HTTP a connection has one request at a time: nothing else may seem to have been measured. */
+/* Over HTTP and with --pull a connection has one request at a time: nothing else may seem to have
+ * been measured. */
 static err_t check_window(struct cli *cli, struct bench_settings *settings,
                           const struct arguments *arguments)
 {
     settings->library = arguments->values[BENCH_LIBRARY].set;
     settings->library_batch = (uint32_t)arguments_number(arguments, BENCH_BATCH, 0);
+    settings->pull = arguments->values[BENCH_PULL].set;
+    if (settings->pull && settings->library) {
+        return USAGE(cli, "--pull is not for --library, which consumes by a credit stream");
+    }
+    if (settings->pull && arguments->values[BENCH_OUTSTANDING].set) {
+        return USAGE(cli, "--outstanding is the credit of a stream, and --pull has none");
+    }
     if (!settings->wire && settings->library) {
         return USAGE(cli, "--library is for the wire protocol, which is not used here");
     }
@@ -450,8 +458,8 @@ static err_t consume_run(struct cli *cli, const struct arguments *arguments)
     TRY(read_address(cli, &settings));
     TRY(check_window(cli, &settings, arguments));
     read_settings(&settings, arguments, 4, 100);
-    settings.outstanding = (uint32_t)arguments_number(arguments, BENCH_OUTSTANDING, 1000);
-    settings.pull = arguments->values[BENCH_PULL].set;
+    settings.outstanding =
+        (uint32_t)arguments_number(arguments, BENCH_OUTSTANDING, settings.pull ? 1 : 1000);
     err_t err = consume_measured(cli, &settings, &result);
     progress_done(&progress);
     TRY(err);
