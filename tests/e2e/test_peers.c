@@ -15,6 +15,7 @@
 #include "tests/lib/process.h"
 #include "tests/lib/tmpdir.h"
 
+#define STREAMS FLARE_SOURCE_DIR "/tools/bench/streams"
 #define PEERS FLARE_SOURCE_DIR "/tools/bench/peers"
 
 enum { TIMEOUT_MS = 60000, TEXT_MAX = 1 << 20, LINE_SIZE = 4096 };
@@ -201,12 +202,26 @@ static void a_lost_message_fails_the_run(void **state)
     buf_deinit(&text);
 }
 
+/* tools/bench/streams refuses a backlog that cannot fill its streams, for which it would wait. */
+static void streams_need_a_backlog(void **state)
+{
+    static const char *const arguments[] = {STREAMS, "--streams", "10", "--backlog", "499", NULL};
+    struct buf out;
+    (void)state;
+    assert_int_equal(run(arguments, NULL, &out), 2);
+    buf_deinit(&out);
+    read_file("errors", &out);
+    assert_has(&out, "--backlog is at least 500");
+    buf_deinit(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(help_and_list_say_what_there_is, set_up, tear_down),
         cmocka_unit_test_setup_teardown(plots_have_a_bar_for_each_value, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_run_counts_and_writes_its_results, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(streams_need_a_backlog, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_lost_message_fails_the_run, set_up, tear_down),
     };
     return cmocka_run_group_tests_name("peers", tests, NULL, NULL);
