@@ -7,20 +7,11 @@
 
 enum { NAMES_MAX = 1000, NAMES_TIMEOUT_MS = 700 };
 
-static const struct {
-    const char *name;
-    void (*print)(FILE *file);
-} shells[] = {
-    {"bash", completion_print_bash},
-    {"zsh", completion_print_zsh},
-    {"fish", completion_print_fish},
-};
-
 static err_t completion_run(struct cli *cli, const struct arguments *arguments)
 {
-    for (size_t i = 0; i < sizeof shells / sizeof shells[0]; i++) {
-        if (strcmp(arguments->operands[0], shells[i].name) == 0) {
-            shells[i].print(stdout);
+    for (const struct completion_shell *shell = completion_shells; shell->name != NULL; shell++) {
+        if (strcmp(arguments->operands[0], shell->name) == 0) {
+            shell->print(stdout);
             return NULL;
         }
     }

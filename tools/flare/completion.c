@@ -157,3 +157,44 @@ void completion_print_tables(FILE *file, completion_item_t *item)
     print_options(file, item);
     print_commands(file, item);
 }
+
+const struct completion_shell completion_shells[] = {
+    {"bash", "flare.bash", completion_print_bash},
+    {"zsh", "_flare", completion_print_zsh},
+    {"fish", "flare.fish", completion_print_fish},
+    {.name = NULL},
+};
+
+static const char walk_head[] =
+    "# Reads the words before the current one: which command it is, its operands, and the option\n"
+    "# that waits for its value. What says where the broker is goes to `flare __complete` too.\n"
+    "_flare_walk() {\n";
+
+static const char walk_body[] =
+    "        if [[ -n $awaiting ]]; then\n"
+    "            [[ $awaiting == --url || $awaiting == --context ]] &&\n"
+    "                connection+=(\"$awaiting\" \"$word\")\n"
+    "            awaiting=\n"
+    "        elif [[ $word == --url=* || $word == --context=* ]]; then\n"
+    "            connection+=(\"$word\")\n"
+    "        elif [[ $word == -?* ]]; then\n"
+    "            _flare_value \"$command\" \"$word\"\n"
+    "            [[ -n $value ]] && awaiting=$word\n"
+    "        else\n"
+    "            _flare_commands \"$command\"\n"
+    "            if ((${#commands[@]} > 0)); then\n"
+    "                command+=${command:+ }$word\n"
+    "            else\n"
+    "                operands+=(\"$word\")\n"
+    "            fi\n"
+    "        fi\n"
+    "    done\n"
+    "}\n"
+    "\n";
+
+void completion_print_walk(FILE *file, const char *loop)
+{
+    (void)fputs(walk_head, file);
+    (void)fputs(loop, file);
+    (void)fputs(walk_body, file);
+}

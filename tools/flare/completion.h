@@ -14,6 +14,15 @@ void completion_print_bash(FILE *file);
 void completion_print_zsh(FILE *file);
 void completion_print_fish(FILE *file);
 
+struct completion_shell {
+    const char *name;
+    const char *file; /* as which its script is installed */
+    void (*print)(FILE *file);
+};
+
+/* Ended by one without a name. */
+extern const struct completion_shell completion_shells[];
+
 /* Prints one element of a shell's array: a word with what it means. */
 typedef void completion_item_t(FILE *file, const char *word, const char *text);
 
@@ -23,6 +32,9 @@ typedef void completion_item_t(FILE *file, const char *word, const char *text);
  *   _flare_options COMMAND        sets `options` to its options
  *   _flare_commands WORD          sets `commands` to the words that may follow; empty: none */
 void completion_print_tables(FILE *file, completion_item_t *item);
+
+/* The function _flare_walk of bash and zsh, with what each loops over the words with. */
+void completion_print_walk(FILE *file, const char *loop);
 
 /* `text` in single quotes, so that a shell sees it as it is; `end` is what stands there for a
  * quote: "'\\''" for bash and zsh, "\\'" for fish. */

@@ -29,32 +29,6 @@ static const char head[] =
     "\n";
 
 static const char tail[] =
-    "# Reads the words before the current one: which command it is, its operands, and the option\n"
-    "# that waits for its value. What says where the broker is goes to `flare __complete` too.\n"
-    "_flare_walk() {\n"
-    "    local word index\n"
-    "    for ((index = 1; index < ${#words[@]} - 1; index++)); do\n"
-    "        word=${words[index]}\n"
-    "        if [[ -n $awaiting ]]; then\n"
-    "            [[ $awaiting == --url || $awaiting == --context ]] &&\n"
-    "                connection+=(\"$awaiting\" \"$word\")\n"
-    "            awaiting=\n"
-    "        elif [[ $word == --url=* || $word == --context=* ]]; then\n"
-    "            connection+=(\"$word\")\n"
-    "        elif [[ $word == -?* ]]; then\n"
-    "            _flare_value \"$command\" \"$word\"\n"
-    "            [[ -n $value ]] && awaiting=$word\n"
-    "        else\n"
-    "            _flare_commands \"$command\"\n"
-    "            if ((${#commands[@]} > 0)); then\n"
-    "                command+=${command:+ }$word\n"
-    "            else\n"
-    "                operands+=(\"$word\")\n"
-    "            fi\n"
-    "        fi\n"
-    "    done\n"
-    "}\n"
-    "\n"
     "_flare() {\n"
     "    local line=${COMP_LINE:0:COMP_POINT}\n"
     "    local current command= awaiting= value= place last\n"
@@ -101,5 +75,8 @@ void completion_print_bash(FILE *file)
 {
     (void)fputs(head, file);
     completion_print_tables(file, print_item);
+    completion_print_walk(file, "    local word index\n"
+                                "    for ((index = 1; index < ${#words[@]} - 1; index++)); do\n"
+                                "        word=${words[index]}\n");
     (void)fputs(tail, file);
 }

@@ -28,31 +28,6 @@ static const char head[] =
     "\n";
 
 static const char tail[] =
-    "# Reads the words before the current one: which command it is, its operands, and the option\n"
-    "# that waits for its value. What says where the broker is goes to `flare __complete` too.\n"
-    "_flare_walk() {\n"
-    "    local word\n"
-    "    for word in \"${(@)words[2,CURRENT-1]}\"; do\n"
-    "        if [[ -n $awaiting ]]; then\n"
-    "            [[ $awaiting == --url || $awaiting == --context ]] &&\n"
-    "                connection+=(\"$awaiting\" \"$word\")\n"
-    "            awaiting=\n"
-    "        elif [[ $word == --url=* || $word == --context=* ]]; then\n"
-    "            connection+=(\"$word\")\n"
-    "        elif [[ $word == -?* ]]; then\n"
-    "            _flare_value \"$command\" \"$word\"\n"
-    "            [[ -n $value ]] && awaiting=$word\n"
-    "        else\n"
-    "            _flare_commands \"$command\"\n"
-    "            if (($#commands > 0)); then\n"
-    "                command+=${command:+ }$word\n"
-    "            else\n"
-    "                operands+=(\"$word\")\n"
-    "            fi\n"
-    "        fi\n"
-    "    done\n"
-    "}\n"
-    "\n"
     "_flare() {\n"
     "    local current=$words[CURRENT] command= awaiting= value= place\n"
     "    local -a operands connection kinds options commands\n"
@@ -99,5 +74,7 @@ void completion_print_zsh(FILE *file)
 {
     (void)fputs(head, file);
     completion_print_tables(file, print_item);
+    completion_print_walk(file, "    local word\n"
+                                "    for word in \"${(@)words[2,CURRENT-1]}\"; do\n");
     (void)fputs(tail, file);
 }
