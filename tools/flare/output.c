@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/base/text.h"
+#include "broker/http/json.h"
+
 enum { CELL_MAX = 64 * 1024 * 1024, BODY_PREVIEW = 60, PAGE_MAX = 1000 };
 
 /* One cell of a table, filled and printed row by row. */
@@ -56,23 +59,15 @@ void output_count(struct buf *buf, uint64_t count)
 
 /* Length of the well-formed UTF-8 sequence at the start of `text`; 0 when there is none. Control
  * characters, C1 included, count as none. */
-static size_t text_sequence(struct span text)
+static size_t visible_size(struct span text)
 {
     uint8_t first = text.data[0];
     if (first < 0x80) {
         return first >= 0x20 && first != 0x7f ? 1 : 0;
     }
-    size_t size = first >= 0xc2 && first < 0xe0   ? 2
-                  : first >= 0xe0 && first < 0xf0 ? 3
-                  : first >= 0xf0 && first < 0xf5 ? 4
-                                                  : 0;
-    if (size == 0 || size > text.size || (first == 0xc2 && text.data[1] < 0xa0)) {
+    size_t size = text_utf8_size(text, 0);
+    if (size == 0 || (first == 0xc2 && text.data[1] < 0xa0)) {
         return 0;
-    }
-    for (size_t i = 1; i < size; i++) {
-        if ((text.data[i] & 0xc0) != 0x80) {
-            return 0;
-        }
     }
     bool bidirectional = first == 0xe2 &&
                          ((text.data[1] == 0x80 && text.data[2] >= 0xaa) ||
@@ -89,7 +84,7 @@ void output_visible(struct buf *buf, struct span text, size_t limit)
             buf_append_text(buf, "...");
             return;
         }
-        size_t size = text_sequence(text);
+        size_t size = visible_size(text);
         if (size > 0) {
             buf_append(buf, text.data, size);
             columns++;
@@ -123,33 +118,18 @@ static const json_t *value_at(const json_t *item, const char *path)
     return NULL;
 }
 
-static int base64_value(char c)
+static err_t decode_base64(struct span text, struct buf *out)
 {
-    static const char alphabet[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const char *at = c == '\0' ? NULL : strchr(alphabet, c);
-    return at == NULL ? -1 : (int)(at - alphabet);
-}
-
-static err_t decode_base64(const char *text, size_t size, struct buf *out)
-{
-    uint32_t bits = 0;
-    unsigned count = 0;
-    while (size > 0 && text[size - 1] == '=') {
-        size--;
+    size_t before = out->size;
+    size_t size = 0;
+    uint8_t *to = buf_extend(out, json_base64_size(text));
+    if (to == NULL) {
+        return ERR(MEMORY, "no memory for a body");
     }
-    for (size_t i = 0; i < size; i++) {
-        int value = base64_value(text[i]);
-        if (value < 0) {
-            return ERR(FORMAT, "a message's body_base64 is not base64");
-        }
-        bits = (bits << 6 | (uint32_t)value) & 0xffffff;
-        count += 6;
-        if (count >= 8) {
-            count -= 8;
-            buf_append_byte(out, (uint8_t)(bits >> count));
-        }
+    if (!json_base64_decode(text, to, &size)) {
+        return ERR(FORMAT, "a message's body_base64 is not base64");
     }
+    out->size = before + size;
     return NULL;
 }
 
@@ -164,8 +144,8 @@ err_t output_body(const json_t *message, struct buf *out)
     if (!json_is_string(body)) {
         return ERR(FORMAT, "a message has neither body nor body_base64");
     }
-    TRY(decode_base64(json_string_value(body), json_string_length(body), out));
-    return out->failed ? ERR(MEMORY, "no memory for a body") : NULL;
+    TRY(decode_base64(span_of(json_string_value(body), json_string_length(body)), out));
+    return NULL;
 }
 
 static void append_number(struct buf *buf, enum field_kind kind, uint64_t number, bool plain)
