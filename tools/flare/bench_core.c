@@ -1,4 +1,3 @@
-#define _GNU_SOURCE /* pthread_timedjoin_np */
 /* flare bench core: the core and LMDB in this process, without network or mailboxes.
  *
  * Each volume is a thread that runs rounds: a batch with publishes, pulls and acks of the same
@@ -27,7 +26,6 @@ enum {
     TOPIC_ID = 1,
     SUB_ID = 1,
     TICK_BUDGET = 4096,
-    TICK_MS = 200,
     LEASE_MS = 3600000,
     RESERVE_SIZE = 16 * 1024 * 1024,
     JOURNAL_SIZE = 8 * 1024 * 1024,
@@ -414,16 +412,8 @@ static err_t check_volume_drains(struct core_volume *volume, uint64_t held_befor
 static void join_volume(struct core_volume *volumes, uint32_t count, uint32_t index,
                         struct progress *progress)
 {
-    for (;;) {
-        struct timespec until;
+    while (!progress_join(volumes[index].thread)) {
         uint64_t done = 0;
-        (void)clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += TICK_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        if (pthread_timedjoin_np(volumes[index].thread, NULL, &until) == 0) {
-            return;
-        }
         for (uint32_t i = 0; i < count; i++) {
             done += atomic_load_explicit(&volumes[i].done, memory_order_relaxed);
         }

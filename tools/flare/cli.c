@@ -6,6 +6,11 @@
 #include <string.h>
 #include <unistd.h>
 
+const struct option_row cli_remove_options[] = {
+    [CLI_REMOVE_YES] = {.name = "yes", .letter = 'y', .kind = OPTION_FLAG, .help = "do not ask"},
+    {.name = NULL},
+};
+
 void cli_note(const struct cli *cli, const char *format, ...)
 {
     if (cli->quiet) {

@@ -46,6 +46,10 @@ void cli_note(const struct cli *cli, const char *format, ...) __attribute__((for
  * `yes` that is a usage error. */
 err_t cli_confirm(struct cli *cli, bool yes, const char *deed, const char *name) MUST_CHECK;
 
+/* Of a command that has no other option than not to ask so. */
+enum { CLI_REMOVE_YES };
+extern const struct option_row cli_remove_options[];
+
 /* Sets `name` in `document` to an option's number, if it was given. */
 void cli_set_number(json_t *document, const char *name, const struct arguments *arguments,
                     uint32_t option);

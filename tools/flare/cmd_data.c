@@ -1,6 +1,5 @@
 /* flare backup, inspect, verify: a data directory, read without a broker or beside a running one.
  */
-#define _GNU_SOURCE /* pthread_timedjoin_np */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -22,7 +21,6 @@
 #include "tools/flare/progress.h"
 
 enum { DATA_DIRECTORY };
-enum { TICK_MS = 200 };
 
 static const struct option_row data_options[] = {
     [DATA_DIRECTORY] = {.name = "data",
@@ -70,15 +68,11 @@ static err_t task_run(struct task *task, struct progress *progress,
     if (rc != 0) {
         return ERR(MEMORY, "start a thread: %s", strerror(rc));
     }
-    do {
-        struct timespec until;
-        (void)clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += TICK_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        rc = pthread_timedjoin_np(task->thread, NULL, &until);
+    bool joined = false;
+    while (!joined) {
+        joined = progress_join(task->thread);
         progress_step(progress, done == NULL ? 0 : done(task));
-    } while (rc != 0);
+    }
     return task->err;
 }
 
@@ -275,9 +269,9 @@ static void inspect_on_line(void *user, const char *text)
 /* A journal that cannot be read, or not at this moment of a running broker, has no number. */
 static json_t *describe_journal(const struct datafile *file)
 {
-    struct journals_figures figures;
-    err_t err = journals_check(file, &figures);
-    json_t *count = err == NULL ? json_integer((json_int_t)figures.commands) : json_null();
+    uint64_t commands = 0;
+    err_t err = journals_check(file, &commands);
+    json_t *count = err == NULL ? json_integer((json_int_t)commands) : json_null();
     err_free(err);
     return count;
 }
@@ -403,9 +397,9 @@ static void verify_file_records(struct verify *verify, const struct datafile *fi
     for (uint32_t i = 0; i < report->kept; i++) {
         verify_on_fault(verify, report->problems[i]);
     }
-    struct journals_figures journal;
-    verify_took(verify, journals_check(file, &journal));
-    verify->commands += journal.commands;
+    uint64_t journal_commands = 0;
+    verify_took(verify, journals_check(file, &journal_commands));
+    verify->commands += journal_commands;
     verify->unnamed += report->problem_count - report->kept;
     verify->records += report->records;
 }

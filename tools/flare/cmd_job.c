@@ -4,7 +4,6 @@
  * pull and acknowledge. A record is finished for a subscription when its acknowledgement was
  * confirmed; receiving it once more after that is a double. At the end every record must be
  * finished by both, with the bytes that were published. */
-#define _GNU_SOURCE /* pthread_timedjoin_np */
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -26,7 +25,6 @@ enum {
     CONSUMERS_MAX = 16,
     PULL_MAX = 200,
     PULL_WAIT_MS = 200,
-    TICK_MS = 200,
     BODY_MAX = 64 * 1024 * 1024
 };
 
@@ -424,14 +422,7 @@ static err_t start_consumer(struct job *job, struct consumer *consumer, size_t i
 static err_t join_consumer(struct job *job, struct consumer *consumer)
 {
     while (consumer->started) {
-        struct timespec until;
-        (void)clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += TICK_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        if (pthread_timedjoin_np(consumer->thread, NULL, &until) == 0) {
-            consumer->started = false;
-        }
+        consumer->started = !progress_join(consumer->thread);
         show_progress(job);
     }
     client_destroy(consumer->client);

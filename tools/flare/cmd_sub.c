@@ -6,7 +6,6 @@
 #include "tools/flare/output.h"
 
 enum { SUB_LEASE, SUB_ATTEMPTS, SUB_RETRY_DELAY, SUB_IN_FLIGHT, SUB_START };
-enum { REMOVE_YES };
 enum { PURGE_WHAT, PURGE_YES };
 enum { SEEK_TO, SEEK_SHARD, SEEK_SEQUENCE, SEEK_DRY_RUN };
 
@@ -36,11 +35,6 @@ static const struct option_row put_options[] = {
                    .kind = OPTION_TEXT,
                    .value = "WHERE",
                    .help = "latest (default), earliest, or a time (ISO-8601 or ms since 1970)"},
-    {.name = NULL},
-};
-
-static const struct option_row remove_options[] = {
-    [REMOVE_YES] = {.name = "yes", .letter = 'y', .kind = OPTION_FLAG, .help = "do not ask"},
     {.name = NULL},
 };
 
@@ -165,7 +159,7 @@ static err_t sub_remove(struct cli *cli, const struct arguments *arguments)
 {
     struct request request;
     const char *name = arguments->operands[1];
-    TRY(cli_confirm(cli, arguments->values[REMOVE_YES].set,
+    TRY(cli_confirm(cli, arguments->values[CLI_REMOVE_YES].set,
                     "delete, with its queues and dead letters, the subscription", name));
     request_init(&request, "DELETE", SUB_PATH, arguments->operands[0], name);
     TRY(client_call(cli->client, &request, NULL));
@@ -282,7 +276,7 @@ const struct cli_command sub_commands[] = {
      TOPIC_SUB,
      .summary = "Delete a subscription with its queues and dead letters",
      .examples = "  flare sub rm orders billing\n  flare sub rm orders billing --yes\n",
-     .options = remove_options,
+     .options = cli_remove_options,
      .run = sub_remove},
     {.name = "sub pause",
      TOPIC_SUB,

@@ -4,7 +4,6 @@
 #include "tools/flare/output.h"
 
 enum { TOPIC_SHARDS, TOPIC_RETENTION, TOPIC_RETENTION_BYTES, TOPIC_WINDOW, TOPIC_DURABILITY };
-enum { REMOVE_YES };
 
 static const struct option_row put_options[] = {
     [TOPIC_SHARDS] = {.name = "shards",
@@ -34,11 +33,6 @@ static const struct option_row put_options[] = {
                           .value = "synced|relaxed",
                           .help =
                               "a publish is answered after its flush, or before; default synced"},
-    {.name = NULL},
-};
-
-static const struct option_row remove_options[] = {
-    [REMOVE_YES] = {.name = "yes", .letter = 'y', .kind = OPTION_FLAG, .help = "do not ask"},
     {.name = NULL},
 };
 
@@ -116,7 +110,7 @@ static err_t topic_remove(struct cli *cli, const struct arguments *arguments)
 {
     struct request request;
     const char *name = arguments->operands[0];
-    TRY(cli_confirm(cli, arguments->values[REMOVE_YES].set,
+    TRY(cli_confirm(cli, arguments->values[CLI_REMOVE_YES].set,
                     "delete, with its subscriptions and messages, the topic", name));
     request_init(&request, "DELETE", "/v1/topics/{}", name);
     TRY(client_call(cli->client, &request, NULL));
@@ -232,7 +226,7 @@ const struct cli_command topic_commands[] = {
      .operands = "TOPIC",
      .summary = "Delete a topic with its subscriptions and messages",
      .examples = "  flare topic rm orders\n  flare topic rm orders --yes\n",
-     .options = remove_options,
+     .options = cli_remove_options,
      .operands_min = 1,
      .operands_max = 1,
      .run = topic_remove},

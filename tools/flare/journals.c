@@ -60,7 +60,7 @@ static err_t check_commands(struct span record, struct codec_room *room, uint64_
     return NULL;
 }
 
-static err_t check_records(struct journal *journal, struct journals_figures *out)
+static err_t check_records(struct journal *journal, uint64_t *count)
 {
     struct codec_room room;
     struct span record;
@@ -70,17 +70,15 @@ static err_t check_records(struct journal *journal, struct journals_figures *out
     while (found) {
         TRY_OUT(journal_next(journal, &record, &found));
         if (found) {
-            TRY_OUT(check_commands(record, &room, &out->commands));
+            TRY_OUT(check_commands(record, &room, count));
         }
     }
-    out->records = journal_count(journal);
-    out->size = out->records == 0 ? 0 : journal_used(journal);
 out:
     codec_room_deinit(&room);
     return err;
 }
 
-err_t journals_check(const struct datafile *file, struct journals_figures *out)
+err_t journals_check(const struct datafile *file, uint64_t *out)
 {
     struct journal *journal = NULL;
     uint64_t generation = 0;
@@ -88,7 +86,7 @@ err_t journals_check(const struct datafile *file, struct journals_figures *out)
                                             .identity = file->marker.identity,
                                             .number = file->marker.number,
                                             .read_only = true};
-    *out = (struct journals_figures){0};
+    *out = 0;
     TRY(journal_read_generation(file->store, &generation));
     if (generation == 0) {
         return NULL; /* it has never had one that matters */

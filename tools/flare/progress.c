@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* pthread_timedjoin_np */
 #include "tools/flare/progress.h"
 
 #include <stdio.h>
@@ -11,6 +12,7 @@
 enum {
     SILENT_US = 2000000,
     EVERY_US = 100000,
+    JOIN_MS = 200,
     BAR_COLUMNS = 24,
     BAR_COLUMNS_MIN = 78, /* of a terminal that has room for a bar */
     COLUMNS_FALLBACK = 80,
@@ -21,6 +23,16 @@ uint64_t progress_now_us(void)
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+bool progress_join(pthread_t thread)
+{
+    struct timespec until;
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += JOIN_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    return pthread_timedjoin_np(thread, NULL, &until) == 0;
 }
 
 void progress_init(struct progress *progress, bool quiet)

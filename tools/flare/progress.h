@@ -4,6 +4,7 @@
 #ifndef FLARE_PROGRESS_H
 #define FLARE_PROGRESS_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -41,6 +42,10 @@ void progress_done(struct progress *progress);
  * deed. */
 void progress_line(const struct progress *progress, uint64_t done, uint64_t items,
                    uint64_t elapsed_us, size_t columns, struct buf *out);
+
+/* Joins a thread that ends within a fifth of a second; false when it has not, and there is progress
+ * to be shown. */
+bool progress_join(pthread_t thread);
 
 /* Monotonic microseconds. */
 uint64_t progress_now_us(void);
