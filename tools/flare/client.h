@@ -39,6 +39,9 @@ struct client;
 err_t client_create(const struct client_options *options, struct client **out) MUST_CHECK;
 void client_destroy(struct client *client);
 
+/* Pattern of what there is below a topic and a subscription. */
+#define CLIENT_SUB_PATH "/v1/topics/{}/subscriptions/{}"
+
 /* Each "{}" of `pattern` is replaced by one text, percent-encoded. */
 void request_init(struct request *request, const char *method, const char *pattern, ...);
 /* Appends "name=value" to the query. */

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "tools/flare/deliveries.h"
 #include "tools/flare/output.h"
 #include "tools/flare/progress.h"
 #include "tools/flare/publish_wire.h"
@@ -123,8 +124,6 @@ struct consumer {
 
 static void *consumer_main(void *user);
 
-#define SUB_PATH "/v1/topics/{}/subscriptions/{}"
-
 /* The record a message says it is; SIZE_MAX when its bytes are not that record's. */
 static size_t check_record(const struct job *job, const char *text, struct span body)
 {
@@ -175,13 +174,9 @@ static void finish_record(struct consumer *consumer, size_t index)
 static err_t ack_batch(struct consumer *consumer, json_t *receipts, const size_t *indexes,
                        size_t count)
 {
-    struct request request;
-    json_t *document = json_object();
-    (void)json_object_set_new(document, "receipts", receipts);
-    request_init(&request, "POST", SUB_PATH "/ack", consumer->job->topic,
-                 consumer->subscription->name);
-    request_json(&request, document);
-    err_t err = client_call(consumer->client, &request, NULL);
+    const struct flare_source source = {consumer->job->topic, consumer->subscription->name};
+    err_t err = deliveries_settle(consumer->client, &source, "ack",
+                                  json_pack("{s:o}", "receipts", receipts), NULL);
     const json_t *results = NULL;
     if (err_code(err) == ERR_LEASE_LOST) {
         err_free(err);
@@ -226,18 +221,13 @@ static err_t take_messages(struct consumer *consumer, const json_t *messages)
     return ack_batch(consumer, receipts, indexes, count);
 }
 
+static const struct flare_pull pull_options = {.max = PULL_MAX, .wait_ms = PULL_WAIT_MS};
+
 static err_t consume_once(struct consumer *consumer)
 {
-    struct request request;
     json_t *reply = NULL;
-    json_t *document = json_object();
-    (void)json_object_set_new(document, "max", json_integer(PULL_MAX));
-    (void)json_object_set_new(document, "wait", json_integer(PULL_WAIT_MS));
-    request_init(&request, "POST", SUB_PATH "/pull", consumer->job->topic,
-                 consumer->subscription->name);
-    request_json(&request, document);
-    request.wait_ms = PULL_WAIT_MS;
-    TRY(client_call(consumer->client, &request, &reply));
+    const struct flare_source source = {consumer->job->topic, consumer->subscription->name};
+    TRY(deliveries_pull(consumer->client, &source, &pull_options, &reply));
     const json_t *messages = json_object_get(reply, "messages");
     err_t err = json_array_size(messages) == 0 ? NULL : take_messages(consumer, messages);
     json_decref(reply);
@@ -293,9 +283,8 @@ static err_t consume_wire(struct consumer *consumer)
     struct flare_error error;
     struct flare_batch *batch = NULL;
     const struct flare_source source = {consumer->job->topic, consumer->subscription->name};
-    const struct flare_pull options = {.max = PULL_MAX, .wait_ms = PULL_WAIT_MS};
-    TRY(link_error(&consumer->cli, flare_pull(consumer->link, &source, &options, &batch, &error),
-                   &error));
+    TRY(link_error(&consumer->cli,
+                   flare_pull(consumer->link, &source, &pull_options, &batch, &error), &error));
     err_t err = flare_batch_count(batch) == 0 ? NULL : take_batch(consumer, &source, batch);
     flare_batch_free(batch);
     return err;
@@ -348,7 +337,7 @@ static err_t put(struct job *job, const char *subscription, json_t *document)
         request_init(&request, "PUT", "/v1/topics/{}", job->topic);
         request_header(&request, "If-None-Match", "*");
     } else {
-        request_init(&request, "PUT", SUB_PATH, job->topic, subscription);
+        request_init(&request, "PUT", CLIENT_SUB_PATH, job->topic, subscription);
     }
     request_json(&request, document);
     return client_call(job->cli->client, &request, NULL);
@@ -469,7 +458,7 @@ static err_t count_left(struct job *job, struct job_subscription *subscription)
 {
     struct request request;
     json_t *reply = NULL;
-    request_init(&request, "GET", SUB_PATH, job->topic, subscription->name);
+    request_init(&request, "GET", CLIENT_SUB_PATH, job->topic, subscription->name);
     TRY(client_call(job->cli->client, &request, &reply));
     const json_t *queue = json_object_get(reply, "delivery_queue");
     const json_t *depths[] = {json_object_get(json_object_get(reply, "enqueue_queue"), "depth"),

@@ -89,12 +89,10 @@ static const struct field redriven_fields[] = {{"REDRIVEN", "redriven", FIELD_NU
                                                {"DRY-RUN", "dry_run", FIELD_TEXT},
                                                {.title = NULL}};
 
-#define SUB_PATH "/v1/topics/{}/subscriptions/{}"
-
 static void list_request(struct request *request, const struct arguments *arguments,
                          const char *state, bool body)
 {
-    request_init(request, "GET", SUB_PATH "/messages", arguments->operands[0],
+    request_init(request, "GET", CLIENT_SUB_PATH "/messages", arguments->operands[0],
                  arguments->operands[1]);
     request_query(request, "state", state);
     if (!body) {
@@ -136,7 +134,7 @@ static err_t redrive_step(struct cli *cli, const struct arguments *arguments, js
     if (values[REDRIVE_ID].set) {
         (void)json_object_set_new(document, "id", json_string(values[REDRIVE_ID].text));
     }
-    request_init(&request, "POST", SUB_PATH "/redrive", arguments->operands[0],
+    request_init(&request, "POST", CLIENT_SUB_PATH "/redrive", arguments->operands[0],
                  arguments->operands[1]);
     request_json(&request, document);
     return client_call(cli->client, &request, out);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tools/flare/deliveries.h"
 #include "tools/flare/link.h"
 #include "tools/flare/output.h"
 #include "tools/flare/transport.h"
@@ -20,12 +21,7 @@ enum {
 };
 enum { NACK_DELAY, NACK_REJECT, NACK_REASON };
 enum { EXTEND_LEASE };
-enum {
-    BODY_MAX = 64 * 1024 * 1024,
-    BYTES_DEFAULT = 1024 * 1024,
-    RECEIPT_MAX = 128,
-    FOLLOW_WAIT_MS = 20000
-};
+enum { BYTES_DEFAULT = 1024 * 1024, RECEIPT_MAX = 128, FOLLOW_WAIT_MS = 20000 };
 
 static const struct option_row pull_options[] = {
     [PULL_MAX] = {.name = "max",
@@ -52,26 +48,15 @@ static const struct option_row pull_options[] = {
                     .letter = 'e',
                     .kind = OPTION_FLAG,
                     .help = "go on until nothing is left; needs --ack"},
-    [PULL_BODY] = {.name = "body",
-                   .letter = 'b',
-                   .kind = OPTION_FLAG,
-                   .help = "print only the bodies, each as it is and followed by a new line"},
-    [PULL_LEASE] = {.name = "lease",
-                    .kind = OPTION_DURATION,
-                    .min = 100,
-                    .max = 43200000,
-                    .value = "TIME",
-                    .help = "how long they are yours; default the subscription's"},
+    [PULL_BODY] = DELIVERIES_BODY_ROW,
+    [PULL_LEASE] = DELIVERIES_LEASE_ROW("how long they are yours; default the subscription's"),
     [PULL_BYTES] = {.name = "max-bytes",
                     .kind = OPTION_SIZE,
                     .min = 1,
                     .max = 16777216,
                     .value = "SIZE",
                     .help = "of one pull; default 1MiB"},
-    [PULL_CONSUMER] = {.name = "consumer",
-                       .kind = OPTION_TEXT,
-                       .value = "NAME",
-                       .help = "who asks, for the broker's log"},
+    [PULL_CONSUMER] = DELIVERIES_CONSUMER_ROW,
     {.name = NULL},
 };
 
@@ -90,12 +75,7 @@ static const struct option_row nack_options[] = {
 };
 
 static const struct option_row extend_options[] = {
-    [EXTEND_LEASE] = {.name = "lease",
-                      .kind = OPTION_DURATION,
-                      .min = 100,
-                      .max = 43200000,
-                      .value = "TIME",
-                      .help = "from now; default the subscription's"},
+    [EXTEND_LEASE] = DELIVERIES_LEASE_ROW("from now; default the subscription's"),
     {.name = NULL},
 };
 
@@ -109,59 +89,22 @@ static const struct field message_fields[] = {
     {.title = NULL},
 };
 
-/* With --ack the receipts are used up when the row is printed. */
-static const struct field acked_fields[] = {
-    {"ID", "id", FIELD_TEXT},
-    {"SHARD", "shard", FIELD_NUMBER},
-    {"ATTEMPT", "attempt", FIELD_NUMBER},
-    {"KEY", "key", FIELD_TEXT},
-    {"BODY", "", FIELD_BODY},
-    {.title = NULL},
-};
-
-#define SUB_PATH "/v1/topics/{}/subscriptions/{}"
-
 struct pull {
     struct cli *cli;
     const struct arguments *arguments;
     struct flare_client *link; /* NULL: HTTP */
     struct output output;
-    uint64_t max;
-    uint64_t wait_ms;
+    struct flare_source source;
+    struct flare_pull options;
 };
-
-static err_t pull_once(const struct pull *pull, json_t **out)
-{
-    struct request request;
-    const struct arguments *arguments = pull->arguments;
-    const struct option_value *values = arguments->values;
-    json_t *document = json_object();
-    (void)json_object_set_new(document, "max", json_integer((json_int_t)pull->max));
-    if (pull->wait_ms > 0) {
-        (void)json_object_set_new(document, "wait", json_integer((json_int_t)pull->wait_ms));
-    }
-    cli_set_number(document, "lease", arguments, PULL_LEASE);
-    cli_set_number(document, "max_bytes", arguments, PULL_BYTES);
-    if (values[PULL_CONSUMER].set) {
-        (void)json_object_set_new(document, "consumer", json_string(values[PULL_CONSUMER].text));
-    }
-    request_init(&request, "POST", SUB_PATH "/pull", arguments->operands[0],
-                 arguments->operands[1]);
-    request_json(&request, document);
-    request.wait_ms = pull->wait_ms;
-    return client_call(pull->cli->client, &request, out);
-}
 
 /* Takes `document`, which has the receipts. A lost lease is reported with the receipts it concerns.
  */
 static err_t settle(struct cli *cli, const struct arguments *arguments, const char *verb,
                     json_t *document, json_t **out)
 {
-    struct request request;
-    request_init(&request, "POST", SUB_PATH "/{}", arguments->operands[0], arguments->operands[1],
-                 verb);
-    request_json(&request, document);
-    err_t err = client_call(cli->client, &request, out);
+    const struct flare_source source = {arguments->operands[0], arguments->operands[1]};
+    err_t err = deliveries_settle(cli->client, &source, verb, document, out);
     if (err_code(err) == ERR_LEASE_LOST) {
         const json_t *results = json_object_get(client_problem(cli->client), "results");
         for (size_t i = 0; i < json_array_size(results); i++) {
@@ -178,18 +121,10 @@ static err_t settle(struct cli *cli, const struct arguments *arguments, const ch
 
 static err_t print_bodies(const json_t *messages)
 {
-    struct buf body;
-    err_t err = NULL;
-    buf_init(&body, BODY_MAX);
     for (size_t i = 0; i < json_array_size(messages); i++) {
-        buf_reset(&body);
-        TRY_OUT(output_body(json_array_get(messages, i), &body));
-        (void)fwrite(body.data, 1, body.size, stdout);
-        (void)putchar('\n');
+        TRY(deliveries_print_document(json_array_get(messages, i)));
     }
-out:
-    buf_deinit(&body);
-    return err;
+    return NULL;
 }
 
 /* What was printed may be acknowledged only when it has left this process. */
@@ -220,7 +155,7 @@ static err_t pull_http(struct pull *pull, size_t *count)
     json_t *reply = NULL;
     err_t err = NULL;
     const struct option_value *values = pull->arguments->values;
-    TRY(pull_once(pull, &reply));
+    TRY(deliveries_pull(pull->cli->client, &pull->source, &pull->options, &reply));
     const json_t *messages = json_object_get(reply, "messages");
     *count = json_array_size(messages);
     if (*count == 0) {
@@ -246,8 +181,7 @@ static void print_batch(struct pull *pull, const struct flare_batch *batch)
     if (pull->arguments->values[PULL_BODY].set) {
         for (size_t i = 0; i < flare_batch_count(batch); i++) {
             const struct flare_delivery *delivery = flare_batch_get(batch, i);
-            (void)fwrite(delivery->body, 1, delivery->body_size, stdout);
-            (void)putchar('\n');
+            deliveries_print_body(span_of(delivery->body, delivery->body_size));
         }
         return;
     }
@@ -275,8 +209,7 @@ static void note_lost(const struct cli *cli, const struct flare_receipt *receipt
     }
 }
 
-static err_t ack_batch(struct pull *pull, const struct flare_source *source,
-                       const struct flare_batch *batch)
+static err_t ack_batch(struct pull *pull, const struct flare_batch *batch)
 {
     struct flare_error error;
     size_t count = flare_batch_count(batch);
@@ -292,7 +225,7 @@ static err_t ack_batch(struct pull *pull, const struct flare_source *source,
     }
     const struct flare_settle settle = {
         .kind = FLARE_SETTLE_ACK, .receipts = receipts, .count = count};
-    enum flare_code code = flare_settle(pull->link, source, &settle, codes, &error);
+    enum flare_code code = flare_settle(pull->link, &pull->source, &settle, codes, &error);
     if (code == FLARE_ERR_LEASE_LOST) {
         note_lost(pull->cli, receipts, codes, count);
     }
@@ -309,21 +242,19 @@ static err_t pull_wire(struct pull *pull, size_t *count)
     struct flare_batch *batch = NULL;
     err_t err = NULL;
     const struct option_value *values = pull->arguments->values;
-    const struct flare_source source = {pull->arguments->operands[0], pull->arguments->operands[1]};
-    const struct flare_pull options = {
-        .max = (uint32_t)pull->max,
-        .max_bytes = (uint32_t)arguments_number(pull->arguments, PULL_BYTES, BYTES_DEFAULT),
-        .wait_ms = pull->wait_ms,
-        .lease_ms = values[PULL_LEASE].number,
-        .consumer = values[PULL_CONSUMER].text};
-    TRY(link_error(pull->cli, flare_pull(pull->link, &source, &options, &batch, &error), &error));
+    struct flare_pull options = pull->options;
+    if (options.max_bytes == 0) {
+        options.max_bytes = BYTES_DEFAULT;
+    }
+    TRY(link_error(pull->cli, flare_pull(pull->link, &pull->source, &options, &batch, &error),
+                   &error));
     *count = flare_batch_count(batch);
     if (*count > 0) {
         print_batch(pull, batch);
     }
     if (*count > 0 && values[PULL_ACK].set) {
         TRY_OUT(flush_output());
-        TRY_OUT(ack_batch(pull, &source, batch));
+        TRY_OUT(ack_batch(pull, batch));
     }
 out:
     flare_batch_free(batch);
@@ -352,18 +283,22 @@ static err_t pull_run(struct cli *cli, const struct arguments *arguments)
     bool follow = values[PULL_FOLLOW].set;
     bool loops = follow || values[PULL_DRAIN].set;
     char address[TRANSPORT_ADDRESS_SIZE];
-    struct pull pull = {.cli = cli,
-                        .arguments = arguments,
-                        .max = arguments_number(arguments, PULL_MAX, loops ? 100 : 1),
-                        .wait_ms =
-                            arguments_number(arguments, PULL_WAIT, follow ? FOLLOW_WAIT_MS : 0)};
+    struct pull pull = {
+        .cli = cli,
+        .arguments = arguments,
+        .source = {arguments->operands[0], arguments->operands[1]},
+        .options = {.max = (uint32_t)arguments_number(arguments, PULL_MAX, loops ? 100 : 1),
+                    .max_bytes = (uint32_t)values[PULL_BYTES].number,
+                    .wait_ms = arguments_number(arguments, PULL_WAIT, follow ? FOLLOW_WAIT_MS : 0),
+                    .lease_ms = values[PULL_LEASE].number,
+                    .consumer = values[PULL_CONSUMER].text}};
     if (loops && !values[PULL_ACK].set) {
         return USAGE(cli, "--follow and --drain need --ack: unacknowledged messages come again");
     }
     if (follow && values[PULL_DRAIN].set) {
         return USAGE(cli, "--follow and --drain exclude each other");
     }
-    output_init(&pull.output, cli, values[PULL_ACK].set ? acked_fields : message_fields);
+    output_init(&pull.output, cli, values[PULL_ACK].set ? deliveries_fields : message_fields);
     TRY(transport_find(cli, address));
     if (address[0] != '\0') {
         TRY(link_open(cli, address, NULL, &pull.link));

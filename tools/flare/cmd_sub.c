@@ -89,8 +89,6 @@ static const struct field purged_fields[] = {{"PURGED", "purged", FIELD_NUMBER},
 static const struct field moved_fields[] = {
     {"MOVED", "moved", FIELD_NUMBER}, {"DRY-RUN", "dry_run", FIELD_TEXT}, {.title = NULL}};
 
-#define SUB_PATH "/v1/topics/{}/subscriptions/{}"
-
 static json_t *json_place(const char *text)
 {
     size_t digits = strspn(text, "0123456789");
@@ -123,7 +121,7 @@ static err_t sub_write(struct cli *cli, const struct arguments *arguments, bool 
     if (arguments->values[SUB_START].set) {
         (void)json_object_set_new(document, "start", json_place(arguments->values[SUB_START].text));
     }
-    request_init(&request, "PUT", SUB_PATH, arguments->operands[0], arguments->operands[1]);
+    request_init(&request, "PUT", CLIENT_SUB_PATH, arguments->operands[0], arguments->operands[1]);
     if (only_new) {
         request_header(&request, "If-None-Match", "*");
     }
@@ -144,7 +142,7 @@ static err_t sub_create(struct cli *cli, const struct arguments *arguments)
 static err_t sub_get(struct cli *cli, const struct arguments *arguments)
 {
     struct request request;
-    request_init(&request, "GET", SUB_PATH, arguments->operands[0], arguments->operands[1]);
+    request_init(&request, "GET", CLIENT_SUB_PATH, arguments->operands[0], arguments->operands[1]);
     return call_and_print(cli, &request, sub_fields);
 }
 
@@ -161,7 +159,7 @@ static err_t sub_remove(struct cli *cli, const struct arguments *arguments)
     const char *name = arguments->operands[1];
     TRY(cli_confirm(cli, arguments->values[CLI_REMOVE_YES].set,
                     "delete, with its queues and dead letters, the subscription", name));
-    request_init(&request, "DELETE", SUB_PATH, arguments->operands[0], name);
+    request_init(&request, "DELETE", CLIENT_SUB_PATH, arguments->operands[0], name);
     TRY(client_call(cli->client, &request, NULL));
     cli_note(cli, "subscription %s deleted", name);
     return NULL;
@@ -170,7 +168,7 @@ static err_t sub_remove(struct cli *cli, const struct arguments *arguments)
 static err_t sub_pause(struct cli *cli, const struct arguments *arguments)
 {
     struct request request;
-    request_init(&request, "POST", SUB_PATH "/pause", arguments->operands[0],
+    request_init(&request, "POST", CLIENT_SUB_PATH "/pause", arguments->operands[0],
                  arguments->operands[1]);
     return call_and_print(cli, &request, sub_fields);
 }
@@ -178,7 +176,7 @@ static err_t sub_pause(struct cli *cli, const struct arguments *arguments)
 static err_t sub_resume(struct cli *cli, const struct arguments *arguments)
 {
     struct request request;
-    request_init(&request, "POST", SUB_PATH "/resume", arguments->operands[0],
+    request_init(&request, "POST", CLIENT_SUB_PATH "/resume", arguments->operands[0],
                  arguments->operands[1]);
     return call_and_print(cli, &request, sub_fields);
 }
@@ -202,7 +200,7 @@ static err_t sub_seek(struct cli *cli, const struct arguments *arguments)
     json_t *document = json_object();
     (void)json_object_set_new(document, "to", to);
     (void)json_object_set_new(document, "dry_run", json_boolean(values[SEEK_DRY_RUN].set));
-    request_init(&request, "POST", SUB_PATH "/seek", arguments->operands[0],
+    request_init(&request, "POST", CLIENT_SUB_PATH "/seek", arguments->operands[0],
                  arguments->operands[1]);
     request_json(&request, document);
     return call_and_print(cli, &request, moved_fields);
@@ -235,7 +233,7 @@ static err_t sub_purge(struct cli *cli, const struct arguments *arguments)
                     arguments->operands[1]));
     json_t *document = json_object();
     (void)json_object_set_new(document, "what", purge_what(arguments));
-    request_init(&request, "POST", SUB_PATH "/purge", arguments->operands[0],
+    request_init(&request, "POST", CLIENT_SUB_PATH "/purge", arguments->operands[0],
                  arguments->operands[1]);
     request_json(&request, document);
     return call_and_print(cli, &request, purged_fields);

@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "tools/flare/deliveries.h"
 #include "tools/flare/link.h"
 #include "tools/flare/output.h"
 #include "tools/flare/progress.h"
@@ -29,7 +30,6 @@ enum {
     EXTEND_PART = 3,
     SETTLE_MAX = 10000, /* receipts of one request */
     KEPT_MAX = 100000,
-    BODY_MAX = 64 * 1024 * 1024,
 };
 
 static const struct option_row tail_options[] = {
@@ -51,37 +51,17 @@ static const struct option_row tail_options[] = {
                    .max = 86400000,
                    .value = "TIME",
                    .help = "end when none has come for so long"},
-    [TAIL_BODY] = {.name = "body",
-                   .letter = 'b',
-                   .kind = OPTION_FLAG,
-                   .help = "print only the bodies, each as it is and followed by a new line"},
+    [TAIL_BODY] = DELIVERIES_BODY_ROW,
     [TAIL_CREDIT] = {.name = "credit",
                      .kind = OPTION_NUMBER,
                      .min = 1,
                      .max = CREDIT_MAX,
                      .value = "N",
                      .help = "messages that may be on their way here; default 100"},
-    [TAIL_LEASE] = {.name = "lease",
-                    .kind = OPTION_DURATION,
-                    .min = 100,
-                    .max = 43200000,
-                    .value = "TIME",
-                    .help = "how long they are yours; default the subscription's, without --ack "
-                            "30s, extended while it runs"},
-    [TAIL_CONSUMER] = {.name = "consumer",
-                       .kind = OPTION_TEXT,
-                       .value = "NAME",
-                       .help = "who asks, for the broker's log"},
+    [TAIL_LEASE] = DELIVERIES_LEASE_ROW("how long they are yours; default the subscription's, "
+                                        "without --ack 30s, extended while it runs"),
+    [TAIL_CONSUMER] = DELIVERIES_CONSUMER_ROW,
     {.name = NULL},
-};
-
-static const struct field tail_fields[] = {
-    {"ID", "id", FIELD_TEXT},
-    {"SHARD", "shard", FIELD_NUMBER},
-    {"ATTEMPT", "attempt", FIELD_NUMBER},
-    {"KEY", "key", FIELD_TEXT},
-    {"BODY", "", FIELD_BODY},
-    {.title = NULL},
 };
 
 struct tail {
@@ -96,11 +76,11 @@ struct tail {
     _Atomic bool ending;    /* nothing more is to be printed */
     _Atomic int broken;     /* why standard output takes no more; 0: it does */
     _Atomic uint64_t heard_us; /* since when it is silent: a message was printed, or it connected */
+    struct flare_source source;
 
     /* Of the wire protocol. */
     struct flare_client *link;
     struct flare_stream *stream;
-    struct flare_source source;
     _Atomic bool connected;
     pthread_mutex_t lock;       /* of what follows */
     struct flare_receipt *kept; /* what goes back at the end: only looked at, or not printed */
@@ -145,12 +125,6 @@ static err_t watch_signals(void)
 }
 
 /* ---- printing ---- */
-
-static void print_body(struct span body)
-{
-    (void)fwrite(body.data, 1, body.size, stdout);
-    (void)putchar('\n');
-}
 
 /* True when it has left this process. */
 static bool written(struct tail *tail)
@@ -217,7 +191,7 @@ static enum flare_verdict tail_on_delivery(void *user, const struct flare_delive
         return keep(tail, &delivery->receipt);
     }
     if (tail->arguments->values[TAIL_BODY].set) {
-        print_body(span_of(delivery->body, delivery->body_size));
+        deliveries_print_body(span_of(delivery->body, delivery->body_size));
     } else {
         json_t *message = link_delivery(delivery);
         print_document(tail, message);
@@ -375,8 +349,6 @@ static err_t tail_wire(struct tail *tail, const char *address)
                                                  .consumer = values[TAIL_CONSUMER].text,
                                                  .on_end = tail_on_end};
     const struct link_options link_options = {.on_state = tail_on_state, .user = tail};
-    tail->source =
-        (struct flare_source){tail->arguments->operands[0], tail->arguments->operands[1]};
     TRY(link_open(tail->cli, address, &link_options, &tail->link));
     TRY_OUT(link_error(
         tail->cli, flare_stream_open(tail->link, &tail->source, &options, &tail->stream, &error),
@@ -393,8 +365,6 @@ out:
 
 /* ---- over HTTP ---- */
 
-#define SUB_PATH "/v1/topics/{}/subscriptions/{}"
-
 /* A pull waits no longer than what is kept may. */
 static uint64_t pull_wait_ms(const struct tail *tail)
 {
@@ -404,41 +374,26 @@ static uint64_t pull_wait_ms(const struct tail *tail)
 
 static err_t pull_some(struct tail *tail, json_t **out)
 {
-    struct request request;
-    const struct arguments *arguments = tail->arguments;
-    uint64_t max = arguments_number(arguments, TAIL_CREDIT, CREDIT_DEFAULT);
-    max = max < tail->count_max - tail->count ? max : tail->count_max - tail->count;
-    json_t *document =
-        json_pack("{s:I, s:I}", "max", (json_int_t)max, "wait", (json_int_t)pull_wait_ms(tail));
-    if (tail->lease_ms > 0) {
-        (void)json_object_set_new(document, "lease", json_integer((json_int_t)tail->lease_ms));
-    }
-    if (arguments->values[TAIL_CONSUMER].set) {
-        (void)json_object_set_new(document, "consumer",
-                                  json_string(arguments->values[TAIL_CONSUMER].text));
-    }
-    request_init(&request, "POST", SUB_PATH "/pull", arguments->operands[0],
-                 arguments->operands[1]);
-    request_json(&request, document);
-    request.wait_ms = pull_wait_ms(tail);
-    return client_call(tail->cli->client, &request, out);
+    uint64_t max = arguments_number(tail->arguments, TAIL_CREDIT, CREDIT_DEFAULT);
+    uint64_t left = tail->count_max - tail->count;
+    const struct flare_pull pull = {.max = (uint32_t)(max < left ? max : left),
+                                    .wait_ms = pull_wait_ms(tail),
+                                    .lease_ms = tail->lease_ms,
+                                    .consumer = tail->arguments->values[TAIL_CONSUMER].text};
+    return deliveries_pull(tail->cli->client, &tail->source, &pull, out);
 }
 
 /* Takes `receipts`; with `held` (may be NULL), those whose lease has not been lost are added to it.
  */
 static err_t settle_http(struct tail *tail, const char *verb, json_t *receipts, json_t *held)
 {
-    struct request request;
     json_t *document = json_pack("{s:O}", "receipts", receipts);
     if (strcmp(verb, "nack") == 0) {
         (void)json_object_set_new(document, "delay", json_integer(0));
     } else if (strcmp(verb, "extend") == 0) {
         (void)json_object_set_new(document, "lease", json_integer((json_int_t)tail->lease_ms));
     }
-    request_init(&request, "POST", SUB_PATH "/{}", tail->arguments->operands[0],
-                 tail->arguments->operands[1], verb);
-    request_json(&request, document);
-    err_t err = client_call(tail->cli->client, &request, NULL);
+    err_t err = deliveries_settle(tail->cli->client, &tail->source, verb, document, NULL);
     const json_t *results = err_code(err) == ERR_LEASE_LOST
                                 ? json_object_get(client_problem(tail->cli->client), "results")
                                 : NULL;
@@ -484,16 +439,11 @@ out:
  * not to `left`. */
 static err_t print_pulled(struct tail *tail, const json_t *messages, json_t *printed, json_t *left)
 {
-    struct buf body;
-    err_t err = NULL;
-    buf_init(&body, BODY_MAX);
     for (size_t i = 0; i < json_array_size(messages); i++) {
         const json_t *message = json_array_get(messages, i);
         json_t *receipt = json_object_get(message, "receipt");
         if (!atomic_load(&tail->ending) && tail->arguments->values[TAIL_BODY].set) {
-            buf_reset(&body);
-            TRY_OUT(output_body(message, &body));
-            print_body(buf_span(&body));
+            TRY(deliveries_print_document(message));
         } else if (!atomic_load(&tail->ending)) {
             print_document(tail, message);
         }
@@ -503,9 +453,7 @@ static err_t print_pulled(struct tail *tail, const json_t *messages, json_t *pri
             count_message(tail);
         }
     }
-out:
-    buf_deinit(&body);
-    return err;
+    return NULL;
 }
 
 /* What was only looked at is kept in `kept`, to go back at the end. */
@@ -578,13 +526,14 @@ static err_t tail_run(struct cli *cli, const struct arguments *arguments)
     struct tail tail = {
         .cli = cli,
         .arguments = arguments,
+        .source = {arguments->operands[0], arguments->operands[1]},
         .count_max = arguments_number(arguments, TAIL_COUNT, UINT64_MAX),
         .lease_ms = arguments_number(arguments, TAIL_LEASE,
                                      arguments->values[TAIL_ACK].set ? 0 : LEASE_DEFAULT_MS)};
     tail.extend_us = arguments->values[TAIL_ACK].set ? 0 : tail.lease_ms * 1000 / EXTEND_PART;
     TRY(transport_find(cli, address));
     TRY(watch_signals());
-    output_init(&tail.output, cli, tail_fields);
+    output_init(&tail.output, cli, deliveries_fields);
     atomic_store(&tail.heard_us, progress_now_us());
     tail.extend_due_us = atomic_load(&tail.heard_us) + tail.extend_us;
     (void)pthread_mutex_init(&tail.lock, NULL);
