@@ -11,53 +11,35 @@
 
 #include "broker/session/session_internal.h"
 #include "broker/wire/writer.h"
-#include "tests/lib/sessions.h"
+#include "tests/lib/session_scene.h"
 
-enum { SHARDS = 4 };
-
-static struct sessions sessions;
-static struct session_client client;
-
-static int setup(void **state)
-{
-    (void)state;
-    sessions_open(&sessions, SHARDS, NULL);
-    session_client_open(&client, &sessions, false);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    session_client_close(&client);
-    sessions_close(&sessions);
-    return 0;
-}
+static struct sessions *const sessions = &session_scene.sessions;
+static struct session_client *const client = &session_scene.client;
 
 /* The client's connection, the only one that is open. */
 static struct session_conn *connection(void)
 {
-    return container_of(list_first(&sessions.server->steps[SESSION_OPEN]), struct session_conn,
+    return container_of(list_first(&sessions->server->steps[SESSION_OPEN]), struct session_conn,
                         link);
 }
 
 /* Has the server read what is sent, however many turns it takes. */
 static void send_and_turn(struct span bytes)
 {
-    uint64_t wanted = metrics_get(&sessions.metrics.wire_received_bytes_total) + bytes.size;
-    session_client_send_raw(&client, bytes);
-    while (metrics_get(&sessions.metrics.wire_received_bytes_total) < wanted) {
-        sessions_turn(&sessions);
+    uint64_t wanted = metrics_get(&sessions->metrics.wire_received_bytes_total) + bytes.size;
+    session_client_send_raw(client, bytes);
+    while (metrics_get(&sessions->metrics.wire_received_bytes_total) < wanted) {
+        sessions_turn(sessions);
     }
 }
 
 /* The server's timer looks at deadlines, whose time is the simulated one. */
 static void look_at_deadlines(void)
 {
-    uint64_t due_ms = uv_now(&sessions.loop) + SESSION_TICK_MS;
-    while (uv_now(&sessions.loop) <= due_ms) {
-        uv_run(&sessions.loop, UV_RUN_ONCE);
-        router_poll(sessions.volumes.router);
+    uint64_t due_ms = uv_now(&sessions->loop) + SESSION_TICK_MS;
+    while (uv_now(&sessions->loop) <= due_ms) {
+        uv_run(&sessions->loop, UV_RUN_ONCE);
+        router_poll(sessions->volumes.router);
     }
 }
 
@@ -92,7 +74,7 @@ static void large_frames_are_copied_about_once(void **state)
         before = connection()->chunk;
     }
     assert_in_range(chunks, 1, 3); /* of 128 KiB, of 256 KiB and of the frame */
-    (void)session_client_expect(&client, WIRE_published, 2);
+    (void)session_client_expect(client, WIRE_published, 2);
     buf_deinit(&frame);
 }
 
@@ -102,8 +84,7 @@ static void small_requests_share_a_chunk(void **state)
 {
     (void)state;
     uint32_t count = sessions_limits.window_requests - 1;
-    volumes_hold(&sessions.volumes, 0);
-    volumes_hold(&sessions.volumes, 1);
+    session_scene_hold();
     for (uint64_t id = 2; id < 2 + count; id++) {
         struct buf frame;
         put_publish(&frame, id, 10);
@@ -114,13 +95,12 @@ static void small_requests_share_a_chunk(void **state)
     assert_int_equal(conn->request_count, count);
     assert_non_null(conn->chunk);
     assert_int_equal(conn->chunk->refs, 1 + count);
-    volumes_unhold(&sessions.volumes, 0);
-    volumes_unhold(&sessions.volumes, 1);
+    session_scene_unhold();
     for (uint32_t index = 0; index < count; index++) {
-        assert_int_equal(session_client_take(&client)->type, WIRE_published);
+        assert_int_equal(session_client_take(client)->type, WIRE_published);
     }
     assert_null(conn->chunk);
-    assert_int_equal(sessions.server->chunk_count, 1);
+    assert_int_equal(sessions->server->chunk_count, 1);
 }
 
 /* A chunk that is full while requests refer to it is left to them, and reading goes on in another.
@@ -129,8 +109,7 @@ static void a_full_chunk_is_left(void **state)
 {
     (void)state;
     enum { COUNT = 6, SIZE = 50000 };
-    volumes_hold(&sessions.volumes, 0);
-    volumes_hold(&sessions.volumes, 1);
+    session_scene_hold();
     for (uint64_t id = 2; id < 2 + COUNT; id++) {
         struct buf frame;
         put_publish(&frame, id, SIZE);
@@ -138,13 +117,12 @@ static void a_full_chunk_is_left(void **state)
         buf_deinit(&frame);
     }
     assert_int_equal(connection()->request_count, COUNT);
-    volumes_unhold(&sessions.volumes, 0);
-    volumes_unhold(&sessions.volumes, 1);
+    session_scene_unhold();
     for (uint32_t index = 0; index < COUNT; index++) {
-        assert_int_equal(session_client_take(&client)->type, WIRE_published);
+        assert_int_equal(session_client_take(client)->type, WIRE_published);
     }
     assert_null(connection()->chunk);
-    assert_in_range(sessions.server->chunk_count, 2, COUNT / 2);
+    assert_in_range(sessions->server->chunk_count, 2, COUNT / 2);
 }
 
 /* Who stops in the middle of a frame is cut after the timeout, and not before; with every byte it
@@ -156,14 +134,14 @@ static void unfinished_frames_are_cut(void **state)
     put_publish(&frame, 2, 10);
     for (size_t at = 0; at < 3; at++) {
         send_and_turn(span_of(frame.data + at, 1));
-        volumes_advance(&sessions.volumes, sessions_limits.write_timeout_ms - 1);
+        volumes_advance(&sessions->volumes, sessions_limits.write_timeout_ms - 1);
         look_at_deadlines();
     }
-    assert_int_equal(metrics_get(&sessions.metrics.wire_timeouts_total), 0);
-    volumes_advance(&sessions.volumes, 1);
-    session_client_expect_failure(&client, 0, ERR_TIMEOUT, "the rest of a frame");
-    session_client_expect_end(&client);
-    assert_int_equal(metrics_get(&sessions.metrics.wire_timeouts_total), 1);
+    assert_int_equal(metrics_get(&sessions->metrics.wire_timeouts_total), 0);
+    volumes_advance(&sessions->volumes, 1);
+    session_client_expect_failure(client, 0, ERR_TIMEOUT, "the rest of a frame");
+    session_client_expect_end(client);
+    assert_int_equal(metrics_get(&sessions->metrics.wire_timeouts_total), 1);
     buf_deinit(&frame);
 }
 
@@ -171,45 +149,26 @@ static void unfinished_frames_are_cut(void **state)
 static void who_owes_nothing_is_not_cut(void **state)
 {
     (void)state;
-    volumes_advance(&sessions.volumes, 2 * (uint64_t)sessions_limits.write_timeout_ms);
+    volumes_advance(&sessions->volumes, 2 * (uint64_t)sessions_limits.write_timeout_ms);
     look_at_deadlines();
-    volumes_hold(&sessions.volumes, 0);
-    volumes_hold(&sessions.volumes, 1);
+    session_scene_hold();
     for (uint64_t id = 2; id < 2 + sessions_limits.window_requests; id++) {
-        session_client_publish(&client, id, 1, 10);
+        session_client_publish(client, id, 1, 10);
     }
-    session_client_send_raw(&client, span_of("\0\0", 2));
+    session_client_send_raw(client, span_of("\0\0", 2));
     while (connection()->is_reading) {
-        sessions_turn(&sessions);
+        sessions_turn(sessions);
     }
-    volumes_advance(&sessions.volumes, 2 * (uint64_t)sessions_limits.write_timeout_ms);
+    volumes_advance(&sessions->volumes, 2 * (uint64_t)sessions_limits.write_timeout_ms);
     look_at_deadlines();
-    volumes_unhold(&sessions.volumes, 0);
-    volumes_unhold(&sessions.volumes, 1);
+    session_scene_unhold();
     for (uint32_t index = 0; index < sessions_limits.window_requests; index++) {
-        assert_int_equal(session_client_take(&client)->type, WIRE_published);
+        assert_int_equal(session_client_take(client)->type, WIRE_published);
     }
     look_at_deadlines();
-    assert_int_equal(metrics_get(&sessions.metrics.wire_timeouts_total), 0);
-    session_client_send_raw(&client, span_of("\0\x03\x92\x04\x07", 5)); /* the rest of a ping */
-    (void)session_client_expect(&client, WIRE_pong, 7);
-}
-
-static void send_pull(uint64_t id)
-{
-    const struct wire_pull pull = {.id = id,
-                                   .topic = span_text("t"),
-                                   .subscription = span_text("s"),
-                                   .max = 1,
-                                   .wait_ms = 10000};
-    session_client_send(&client, WIRE_pull, &pull);
-}
-
-static void send_consume(uint64_t id)
-{
-    const struct wire_consume consume = {
-        .id = id, .topic = span_text("t"), .subscription = span_text("s")};
-    session_client_send(&client, WIRE_consume, &consume);
+    assert_int_equal(metrics_get(&sessions->metrics.wire_timeouts_total), 0);
+    session_client_send_raw(client, span_of("\0\x03\x92\x04\x07", 5)); /* the rest of a ping */
+    (void)session_client_expect(client, WIRE_pong, 7);
 }
 
 /* Pulls that wait cannot fill the window, alone or with streams: the last one is answered at once,
@@ -218,19 +177,19 @@ static void waiting_pulls_leave_a_place(void **state)
 {
     (void)state;
     uint32_t count = sessions_limits.window_requests;
-    send_consume(1);
+    session_scene_open_stream(1, 0, 0);
     for (uint64_t id = 2; id <= count; id++) {
-        send_pull(id);
+        session_scene_send_pull(id, 1, 10000);
     }
-    (void)session_client_expect(&client, WIRE_pulled, count);
-    assert_int_equal(client.frame.pulled.deliveries.count, 0);
-    send_consume(count);
-    session_client_expect_failure(&client, count, ERR_BUSY, "window");
-    session_client_send(&client, WIRE_cancel, &(struct wire_cancel){.id = 1});
-    (void)session_client_expect(&client, WIRE_ended, 1);
-    send_pull(1);
-    assert_false(session_client_has_frame(&client));
-    assert_int_equal(router_waiting(sessions.volumes.router), count - 1);
+    (void)session_client_expect(client, WIRE_pulled, count);
+    assert_int_equal(client->frame.pulled.deliveries.count, 0);
+    session_scene_open_stream(count, 0, 0);
+    session_client_expect_failure(client, count, ERR_BUSY, "window");
+    session_client_send(client, WIRE_cancel, &(struct wire_cancel){.id = 1});
+    (void)session_client_expect(client, WIRE_ended, 1);
+    session_scene_send_pull(1, 1, 10000);
+    assert_false(session_client_has_frame(client));
+    assert_int_equal(router_waiting(sessions->volumes.router), count - 1);
 }
 
 /* Nor can they fill it by their bytes, however long their frames are. */
@@ -257,12 +216,12 @@ static void waiting_pulls_take_no_bytes(void **state)
     free(bytes);
     for (uint8_t id = 2; id < 2 + PULLS; id++) {
         frame.data[WIRE_SIZE_BYTES + 2] = id;
-        session_client_send_raw(&client, buf_span(&frame));
+        session_client_send_raw(client, buf_span(&frame));
     }
-    session_client_send(&client, WIRE_ping, &(struct wire_ping){.id = 100});
-    (void)session_client_expect(&client, WIRE_pong, 100);
-    while (router_waiting(sessions.volumes.router) < PULLS) {
-        sessions_turn(&sessions);
+    session_client_send(client, WIRE_ping, &(struct wire_ping){.id = 100});
+    (void)session_client_expect(client, WIRE_pong, 100);
+    while (router_waiting(sessions->volumes.router) < PULLS) {
+        sessions_turn(sessions);
     }
     assert_int_equal(connection()->request_size, 0);
     buf_deinit(&frame);
@@ -273,19 +232,19 @@ static void waiting_pulls_end_with_their_client(void **state)
 {
     (void)state;
     for (uint64_t id = 1; id <= sessions_limits.window_requests; id++) {
-        send_pull(id);
+        session_scene_send_pull(id, 1, 10000);
     }
-    (void)session_client_expect(&client, WIRE_pulled, sessions_limits.window_requests);
-    session_client_close(&client);
-    for (int turn = 0; turn < 1000 && router_waiting(sessions.volumes.router) > 0; turn++) {
-        sessions_turn(&sessions);
+    (void)session_client_expect(client, WIRE_pulled, sessions_limits.window_requests);
+    session_client_close(client);
+    for (int turn = 0; turn < 1000 && router_waiting(sessions->volumes.router) > 0; turn++) {
+        sessions_turn(sessions);
     }
-    assert_int_equal(router_waiting(sessions.volumes.router), 0);
-    session_client_open(&client, &sessions, false);
-    session_client_publish(&client, 2, 1, 10);
-    (void)session_client_expect(&client, WIRE_published, 2);
-    send_pull(3);
-    assert_int_equal(session_client_expect(&client, WIRE_pulled, 3)->pulled.deliveries.count, 1);
+    assert_int_equal(router_waiting(sessions->volumes.router), 0);
+    session_client_open(client, sessions, false);
+    session_client_publish(client, 2, 1, 10);
+    (void)session_client_expect(client, WIRE_published, 2);
+    session_scene_send_pull(3, 1, 10000);
+    assert_int_equal(session_client_expect(client, WIRE_pulled, 3)->pulled.deliveries.count, 1);
 }
 
 /* The answer to a batch of the most messages fits in a frame, however small the messages, and with
@@ -300,7 +259,7 @@ static void answers_to_batches_fit(void **state)
     limits.frame_size_max = 64 * 1024;
     limits.message_size_max = 1000;
     limits.batch_count_max = MESSAGES;
-    sessions_open(&narrow, SHARDS, &limits);
+    sessions_open(&narrow, SESSION_SCENE_SHARDS, &limits);
     session_client_open(&publisher, &narrow, false);
     size_t frame_size_max = publisher.frame.welcome.frame_size_max;
     session_client_publish(&publisher, 2, MESSAGES, 1);
@@ -311,20 +270,18 @@ static void answers_to_batches_fit(void **state)
     sessions_close(&narrow);
 }
 
-#define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(large_frames_are_copied_about_once),
-        CASE(small_requests_share_a_chunk),
-        CASE(a_full_chunk_is_left),
-        CASE(unfinished_frames_are_cut),
-        CASE(who_owes_nothing_is_not_cut),
-        CASE(waiting_pulls_leave_a_place),
-        CASE(waiting_pulls_take_no_bytes),
-        CASE(waiting_pulls_end_with_their_client),
-        CASE(answers_to_batches_fit),
+        SESSION_SCENE_TEST(large_frames_are_copied_about_once),
+        SESSION_SCENE_TEST(small_requests_share_a_chunk),
+        SESSION_SCENE_TEST(a_full_chunk_is_left),
+        SESSION_SCENE_TEST(unfinished_frames_are_cut),
+        SESSION_SCENE_TEST(who_owes_nothing_is_not_cut),
+        SESSION_SCENE_TEST(waiting_pulls_leave_a_place),
+        SESSION_SCENE_TEST(waiting_pulls_take_no_bytes),
+        SESSION_SCENE_TEST(waiting_pulls_end_with_their_client),
+        SESSION_SCENE_TEST(answers_to_batches_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
