@@ -181,9 +181,8 @@ static void server_on_before_wait(uv_prepare_t *prepare)
     }
 }
 
-static void server_on_timer(uv_timer_t *timer)
+void session_server_tick(struct session_server *server)
 {
-    struct session_server *server = container_of(timer, struct session_server, timer);
     uint64_t now_us = clock_mono_us(server->options.clock);
     for (size_t step = 0; step < SESSION_CLOSING; step++) {
         struct list_link *link = list_first(&server->steps[step]);
@@ -193,6 +192,12 @@ static void server_on_timer(uv_timer_t *timer)
             link = next;
         }
     }
+}
+
+static void server_on_timer(uv_timer_t *timer)
+{
+    struct session_server *server = container_of(timer, struct session_server, timer);
+    session_server_tick(server);
     if (server->conn_count == 0) {
         /* An idle server does not wake its process. */
         server->has_timer = false;

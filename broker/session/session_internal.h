@@ -149,6 +149,8 @@ struct session_chunk *session_chunk_take(struct session_server *server, size_t c
 void session_chunk_drop(struct session_server *server, struct session_chunk *chunk);
 struct session_request *session_request_take(struct session_server *server);
 void session_request_give(struct session_server *server, struct session_request *request);
+/* Cuts every connection whose deadline has passed. The timer calls it, and tests do. */
+void session_server_tick(struct session_server *server);
 void session_server_handle_closed(struct session_server *server);
 
 /* ---- conn.c ---- */

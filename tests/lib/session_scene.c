@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include "broker/session/session_internal.h"
+
 struct session_scene session_scene;
 
 int session_scene_setup(void **state)
@@ -35,6 +37,12 @@ void session_scene_unhold(void)
 {
     volumes_unhold(&session_scene.sessions.volumes, 0);
     volumes_unhold(&session_scene.sessions.volumes, 1);
+}
+
+void session_scene_pass_time(uint64_t ms)
+{
+    volumes_advance(&session_scene.sessions.volumes, ms);
+    session_server_tick(session_scene.sessions.server);
 }
 
 void session_scene_send_pull(uint64_t id, uint32_t max, uint64_t wait_ms)

@@ -28,6 +28,8 @@ int session_scene_teardown(void **state);
 /* Both volumes stop before the next command; and go on. */
 void session_scene_hold(void);
 void session_scene_unhold(void);
+/* Moves the simulated clock, and has the server look at its deadlines. */
+void session_scene_pass_time(uint64_t ms);
 
 /* `count` messages of `size` bytes, all taken. */
 void session_scene_publish(uint64_t id, uint32_t count, size_t size);

@@ -67,9 +67,9 @@ static void silence_is_cut(void **state)
     struct session_client other;
     session_client_open(&other, sessions, true);
     session_client_send_raw(&other, span_of("\0\0\0", 3));
-    volumes_advance(&sessions->volumes, sessions_limits.hello_timeout_ms - 1);
+    session_scene_pass_time(sessions_limits.hello_timeout_ms - 1);
     assert_false(session_client_has_frame(&other));
-    volumes_advance(&sessions->volumes, 1);
+    session_scene_pass_time(1);
     session_client_expect_failure(&other, 0, ERR_TIMEOUT, "hello");
     session_client_expect_end(&other);
     session_client_close(&other);

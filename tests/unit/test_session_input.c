@@ -33,16 +33,6 @@ static void send_and_turn(struct span bytes)
     }
 }
 
-/* The server's timer looks at deadlines, whose time is the simulated one. */
-static void look_at_deadlines(void)
-{
-    uint64_t due_ms = uv_now(&sessions->loop) + SESSION_TICK_MS;
-    while (uv_now(&sessions->loop) <= due_ms) {
-        uv_run(&sessions->loop, UV_RUN_ONCE);
-        router_poll(sessions->volumes.router);
-    }
-}
-
 /* A publish of one message of `size` bytes as one frame. */
 static void put_publish(struct buf *out, uint64_t id, size_t size)
 {
@@ -134,11 +124,10 @@ static void unfinished_frames_are_cut(void **state)
     put_publish(&frame, 2, 10);
     for (size_t at = 0; at < 3; at++) {
         send_and_turn(span_of(frame.data + at, 1));
-        volumes_advance(&sessions->volumes, sessions_limits.write_timeout_ms - 1);
-        look_at_deadlines();
+        session_scene_pass_time(sessions_limits.write_timeout_ms - 1);
+        assert_int_equal(metrics_get(&sessions->metrics.wire_timeouts_total), 0);
     }
-    assert_int_equal(metrics_get(&sessions->metrics.wire_timeouts_total), 0);
-    volumes_advance(&sessions->volumes, 1);
+    session_scene_pass_time(1);
     session_client_expect_failure(client, 0, ERR_TIMEOUT, "the rest of a frame");
     session_client_expect_end(client);
     assert_int_equal(metrics_get(&sessions->metrics.wire_timeouts_total), 1);
@@ -149,8 +138,7 @@ static void unfinished_frames_are_cut(void **state)
 static void who_owes_nothing_is_not_cut(void **state)
 {
     (void)state;
-    volumes_advance(&sessions->volumes, 2 * (uint64_t)sessions_limits.write_timeout_ms);
-    look_at_deadlines();
+    session_scene_pass_time(2 * (uint64_t)sessions_limits.write_timeout_ms);
     session_scene_hold();
     for (uint64_t id = 2; id < 2 + sessions_limits.window_requests; id++) {
         session_client_publish(client, id, 1, 10);
@@ -159,13 +147,13 @@ static void who_owes_nothing_is_not_cut(void **state)
     while (connection()->is_reading) {
         sessions_turn(sessions);
     }
-    volumes_advance(&sessions->volumes, 2 * (uint64_t)sessions_limits.write_timeout_ms);
-    look_at_deadlines();
+    session_scene_pass_time(2 * (uint64_t)sessions_limits.write_timeout_ms);
     session_scene_unhold();
     for (uint32_t index = 0; index < sessions_limits.window_requests; index++) {
         assert_int_equal(session_client_take(client)->type, WIRE_published);
     }
-    look_at_deadlines();
+    assert_true(connection()->is_reading);
+    session_server_tick(sessions->server);
     assert_int_equal(metrics_get(&sessions->metrics.wire_timeouts_total), 0);
     session_client_send_raw(client, span_of("\0\x03\x92\x04\x07", 5)); /* the rest of a ping */
     (void)session_client_expect(client, WIRE_pong, 7);

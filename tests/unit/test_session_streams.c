@@ -297,11 +297,9 @@ static void stuck_writes_are_cut(void **state)
     }
     uint64_t open = metrics_get(&sessions->metrics.wire_connections_open);
     for (int round = 0; round < 3 && open > 0; round++) {
-        volumes_advance(&sessions->volumes, sessions_limits.write_timeout_ms);
-        for (int turn = 0; turn < 4 && open > 0; turn++) {
-            uv_run(&sessions->loop, UV_RUN_ONCE); /* until its timer looks at deadlines */
-            open = metrics_get(&sessions->metrics.wire_connections_open);
-        }
+        session_scene_pass_time(sessions_limits.write_timeout_ms);
+        sessions_turn(sessions);
+        open = metrics_get(&sessions->metrics.wire_connections_open);
     }
     assert_int_equal(open, 0);
     assert_int_equal(metrics_get(&sessions->metrics.wire_timeouts_total), 1);
