@@ -215,6 +215,22 @@ err_t block_drop(struct core *core, struct shard *shard, uint64_t number)
     return NULL;
 }
 
+err_t block_drop_last(struct core *core, struct shard *shard)
+{
+    uint8_t key[BLOCK_KEY_SIZE];
+    size_t at = 0;
+    struct block *block;
+    block_key(shard, shard->next_sequence / CHUNK_SIZE, key);
+    TRY(state_remove(core, STORE_INDEX, span_of(key, sizeof key)));
+    while ((block = map_each(&shard->blocks, &at)) != NULL) {
+        if (list_linked(&block->dirty)) {
+            block_key(shard, block->number, key);
+            TRY(state_remove(core, STORE_INDEX, span_of(key, sizeof key)));
+        }
+    }
+    return NULL;
+}
+
 static err_t write_block(struct core *core, const struct block *block)
 {
     uint8_t key[BLOCK_KEY_SIZE];

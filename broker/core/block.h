@@ -31,6 +31,9 @@ err_t block_position(struct core *core, struct shard *shard, uint64_t sequence,
 
 /* Nobody needs any of its sequences; does nothing to the unfinished block at the end. */
 err_t block_drop(struct core *core, struct shard *shard, uint64_t number) MUST_CHECK;
+/* Nobody needs anything of the shard, which goes: what may be stored of the block at its end, and
+ * of those that have been filled since the last flush. */
+err_t block_drop_last(struct core *core, struct shard *shard) MUST_CHECK;
 
 /* Writes changed blocks; stores tails that the log has left behind (all of them when `all`). */
 err_t block_flush(struct core *core, bool all) MUST_CHECK;

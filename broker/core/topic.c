@@ -476,11 +476,10 @@ static err_t drop_sub_step(struct core *core, struct sub *sub)
 
 static err_t drop_shard(struct core *core, struct shard *shard)
 {
-    uint8_t key[12];
+    uint8_t key[4];
     bytes_put_be32(key, shard->id);
-    bytes_put_be64(key + 4, shard->next_sequence / CHUNK_SIZE);
-    TRY(state_remove(core, STORE_INDEX, span_of(key, sizeof key)));
-    TRY(state_remove(core, STORE_SHARD, span_of(key, 4)));
+    TRY(block_drop_last(core, shard));
+    TRY(state_remove(core, STORE_SHARD, span_of(key, sizeof key)));
     shard_forget(core, shard);
     return NULL;
 }

@@ -229,6 +229,28 @@ static void idle_volume_gives_space_back(void **state)
 
 /* ---- giving up ------------------------------------------------------------------------------ */
 
+/* A shard that goes takes along a block that was stored unfinished, and has been filled since. */
+static void dropped_shard_leaves_no_block(void **state)
+{
+    (void)state;
+    core_fixture_topic(&fixture, OTHER, OTHER, 1, NULL);
+    core_fixture_fill(&fixture, OTHER, OTHER, CHUNK_SIZE - 1);
+    core_fixture_commit(&fixture);
+    for (uint32_t round = 0; round < 8; round++) {
+        core_fixture_publish_sized(&fixture, TOPIC, SHARD, KIBIBYTE);
+        core_fixture_commit(&fixture);
+    }
+    expect_rows(STORE_INDEX, 2);
+    core_fixture_fill(&fixture, OTHER, OTHER, 2);
+    drop_topic(OTHER);
+    struct command tick = {.type = COMMAND_TICK, .tick = {.budget = 1000}};
+    core_fixture_apply(&fixture, &tick, ERR_NONE); /* before a flush has looked at it */
+    drop_sub(SUB);
+    drop_topic(TOPIC);
+    core_fixture_advance(&fixture, LEASE_MS);
+    expect_empty_store();
+}
+
 /* A message is kept until the last subscription that needs it has finished it. */
 static void two_subscriptions(void **state)
 {
@@ -649,6 +671,7 @@ int main(void)
         LMDB(restart_at_every_point),
         TEST(tail_comes_back_from_the_log),
         SMALL(tail_is_stored_when_the_log_moves_on),
+        SMALL(dropped_shard_leaves_no_block),
         TEST(idle_volume_gives_space_back),
         TEST(two_subscriptions),
         SMALL(wanted_by_nobody),
