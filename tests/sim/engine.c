@@ -202,10 +202,11 @@ static err_t commit(struct engine *engine)
     engine->txn = NULL;
     if (ops->dirty(engine->machine)) {
         TRY(store_commit(txn));
-        engine->stored_ms = ops->now_ms(engine->machine);
+        engine->committed_ms = ops->now_ms(engine->machine);
     } else {
-        store_abort(txn);
+        store_abort(txn); /* also what had nothing left to do when it was applied again: a TICK */
     }
+    engine->stored_ms = engine->committed_ms;
     ops->committed(engine->machine);
     buf_reset(&engine->journal);
     return NULL;

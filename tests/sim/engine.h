@@ -27,7 +27,8 @@ struct engine {
     struct store_txn *txn; /* NULL: nothing is applied and not committed */
     struct buf
         journal; /* for each command: a hash of its reply, 0 for none to compare; its bytes */
-    uint64_t stored_ms; /* the greatest stamp that survives the end of the process */
+    uint64_t stored_ms;    /* the greatest stamp that survives the end of the process ... */
+    uint64_t committed_ms; /* ... and that of the last commit that had something in it */
     struct codec_room room;
     struct reply reply;     /* of a command that is applied again */
     struct effects again;   /* likewise */
