@@ -115,6 +115,7 @@ static err_t try_load(struct engine *engine)
 static void load(struct engine *engine)
 {
     drop(engine);
+    engine->floor_ms = 0;
     err_t err = try_load(engine);
     if (err_code(err) == ERR_IO) {
         trace_note(engine->trace, "the start fails and is tried again");
@@ -179,8 +180,9 @@ static err_t apply(struct engine *engine, struct engine_batch *batch, uint32_t c
 {
     const struct machine_ops *ops = engine->machine->ops;
     for (uint32_t index = 0; index < count; index++) {
-        const struct command *command = &batch->commands[index];
+        struct command *command = &batch->commands[index];
         uint64_t before = ops->changes(engine->machine);
+        command->now_ms = command->now_ms > engine->floor_ms ? command->now_ms : engine->floor_ms;
         reply_clear(&batch->replies[index]);
         TRY(ops->apply(engine->machine, engine->txn, command, &batch->replies[index],
                        &engine->effects));
@@ -279,7 +281,9 @@ static void checkpoint(struct engine *engine, const struct engine_batch *batch)
     if (err != NULL && fails && err_code(err) == batch->accident_code) {
         trace_note(engine->trace, "a commit between batches fails: %s", err_message(err));
         err_free(err);
+        uint64_t now_ms = engine->machine->ops->now_ms(engine->machine);
         load(engine);
+        engine->floor_ms = now_ms;
         return;
     }
     must(engine, err);

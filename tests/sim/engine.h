@@ -29,6 +29,7 @@ struct engine {
         journal; /* for each command: a hash of its reply, 0 for none to compare; its bytes */
     uint64_t stored_ms;    /* the greatest stamp that survives the end of the process ... */
     uint64_t committed_ms; /* ... and that of the last commit that had something in it */
+    uint64_t floor_ms;     /* stamps are not less, as a volume's are not while it runs */
     struct codec_room room;
     struct reply reply;     /* of a command that is applied again */
     struct effects again;   /* likewise */
