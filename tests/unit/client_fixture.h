@@ -126,4 +126,27 @@ static inline void client_fixture_publish(struct client_fixture *fixture, const 
                      FLARE_OK);
 }
 
+/* Answers publishes and pulls until callbacks have been called so often. A client with a short
+ * request_timeout_ms gives up a connection over which this thread was too slow to answer, and asks
+ * again over the next one. */
+static inline void client_fixture_serve(struct client_fixture *fixture, uint32_t count)
+{
+    struct fake_broker *fake = &fixture->fake;
+    struct wire_frame frame;
+    while (client_box_count(&fixture->box) < count) {
+        if (fake_broker_is_quiet(fake, 10)) {
+            if (fake->accept_count < fake_broker_dials(fake)) {
+                fake_broker_accept(fake);
+            }
+            continue;
+        }
+        fake_broker_expect_any(fake, &frame);
+        if (frame.type == WIRE_publish) {
+            fake_broker_publish(fake, &frame, FLARE_OK, 1);
+        } else if (frame.type == WIRE_pull) {
+            fake_broker_deliver(fake, WIRE_pulled, frame.id, 0, 1);
+        }
+    }
+}
+
 #endif

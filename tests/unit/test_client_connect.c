@@ -132,7 +132,6 @@ static void test_connect_and_close(void **state)
 static void expect_refusal(struct client_fixture *fixture, enum flare_code code)
 {
     struct flare_error error = {0};
-    fixture->options.connect_timeout_ms = 200;
     assert_int_equal(flare_connect(&fixture->options, &fixture->client, &error), code);
     assert_int_equal(error.code, code);
     assert_true(strlen(error.message) > 0);
@@ -155,6 +154,7 @@ static void test_silent_broker(void **state)
     struct client_fixture fixture;
     client_fixture_init(&fixture);
     fixture.fake.is_silent = true;
+    fixture.options.connect_timeout_ms = 200;
     expect_refusal(&fixture, FLARE_ERR_TIMEOUT);
 }
 
@@ -303,7 +303,8 @@ static void test_cut_frames(void **state)
     client_fixture_deinit(&fixture);
 }
 
-/* A broker that owes an answer is asked whether it lives, and given up when it says nothing. */
+/* A broker that owes an answer is asked whether it lives, and given up when it says nothing. A
+ * client that was held up itself may do so without having asked, and is waited for. */
 static void test_frozen_broker(void **state)
 {
     (void)state;
@@ -313,13 +314,18 @@ static void test_frozen_broker(void **state)
     fixture.options.request_timeout_ms = 100;
     client_fixture_connect(&fixture);
     client_fixture_publish(&fixture, "t", NULL, "x");
-    fake_broker_expect(&fixture.fake, WIRE_publish, &frame);
-    fake_broker_expect(&fixture.fake, WIRE_ping, &frame);
-    fake_broker_expect_end(&fixture.fake);
-    fake_broker_accept(&fixture.fake);
-    fake_broker_expect(&fixture.fake, WIRE_publish, &frame);
-    fake_broker_publish(&fixture.fake, &frame, FLARE_OK, 1);
-    client_box_wait(&fixture.box, 1);
+    bool is_asked = false;
+    while (!is_asked) {
+        fake_broker_expect(&fixture.fake, WIRE_publish, &frame);
+        fake_broker_expect_end(&fixture.fake);
+        is_asked = fixture.fake.in.size > fixture.fake.read_size;
+        if (is_asked) {
+            fake_broker_expect(&fixture.fake, WIRE_ping, &frame);
+        }
+        fake_broker_accept(&fixture.fake);
+    }
+    client_fixture_serve(&fixture, 1);
+    assert_int_equal(fixture.box.codes[0], FLARE_OK);
     client_fixture_deinit(&fixture);
 }
 
