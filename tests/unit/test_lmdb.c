@@ -508,9 +508,17 @@ static void test_grow(void **state)
     store_close(store);
 }
 
-static void *grow_in_thread(void *store)
+struct growing {
+    struct store *store;
+    _Atomic bool has_grown;
+};
+
+static void *grow_in_thread(void *context)
 {
-    return store_grow(store);
+    struct growing *growing = context;
+    err_t err = store_grow(growing->store);
+    growing->has_grown = true;
+    return err;
 }
 
 /* Growing waits for a reader in another thread, whose spans stay where they are until it ends. */
@@ -523,12 +531,14 @@ static void test_grow_waits_for_reader(void **state)
     struct span value;
     bool found;
     must(store_get(txn, STORE_LOG, span_text("00000005"), &value, &found));
+    struct growing growing = {.store = store};
     pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, grow_in_thread, store), 0);
+    assert_int_equal(pthread_create(&thread, NULL, grow_in_thread, &growing), 0);
     for (unsigned i = 0; i < 1000; i++) {
         assert_int_equal(value.data[i % value.size], 'v');
         sched_yield();
     }
+    assert_false(growing.has_grown);
     store_abort(txn);
     void *err;
     assert_int_equal(pthread_join(thread, &err), 0);
