@@ -15,7 +15,8 @@
 #include "tools/bench/driver.h"
 #include "tools/flare/progress.h"
 
-enum { MESSAGES = 1000, SIZE = 64, EVERY = 100, HURT = MESSAGES / EVERY, PATIENCE_MS = 50 };
+enum { MESSAGES = 1000, SIZE = 64, EVERY = 100, HURT = MESSAGES / EVERY };
+enum { PATIENCE_MS = 10000, FAULT_PATIENCE_MS = 50 };
 enum { PULLS_MAX = 2, BATCH = 10 };
 
 /* ---- a broker in memory that hurts every hundredth message ---- */
@@ -294,7 +295,7 @@ static bool run(enum fault fault, bool together, struct ledger *ledger)
         .count_max = MESSAGES,
         .consumers = 2,
         .batch = BATCH,
-        .patience_ms = PATIENCE_MS,
+        .patience_ms = fault == FAULT_NONE ? PATIENCE_MS : FAULT_PATIENCE_MS,
     };
     struct stage publish = stage;
     struct stage consume = stage;
@@ -378,9 +379,10 @@ static void test_a_batch_counts_from_its_pull(void **state)
         .window = 8,
         .size = SIZE,
         .count_max = 10 * BATCH,
-        .patience_ms = 10000,
+        .patience_ms = PATIENCE_MS,
     };
-    struct stage consume = {.consumers = 1, .size = SIZE, .batch = BATCH, .patience_ms = 10000};
+    struct stage consume = {
+        .consumers = 1, .size = SIZE, .batch = BATCH, .patience_ms = PATIENCE_MS};
     (void)state;
     memset(&broker, 0, sizeof broker);
     broker.pull_us = PULL_US;
@@ -416,7 +418,7 @@ static void test_a_rate_is_kept(void **state)
         .rate = 1000,
         .consumers = 1,
         .batch = 10,
-        .patience_ms = 10000,
+        .patience_ms = PATIENCE_MS,
     };
     (void)state;
     memset(&broker, 0, sizeof broker);
@@ -436,7 +438,7 @@ static err_t run_threaded(uint32_t fails_after, uint64_t rate, struct ledger *le
         .size = SIZE,
         .count_max = MESSAGES,
         .rate = rate,
-        .patience_ms = 10000,
+        .patience_ms = PATIENCE_MS,
     };
     threaded_fails_after = fails_after;
     assert_null(ledger_init(ledger, MESSAGES));
