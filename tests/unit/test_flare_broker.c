@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-#include <dirent.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -15,6 +14,7 @@
 #include <uv.h>
 
 #include "tests/lib/fault.h"
+#include "tests/lib/fds.h"
 #include "tests/lib/http_client.h"
 #include "tests/lib/tmpdir.h"
 
@@ -547,18 +547,6 @@ static void test_refused(void **state)
     }
 }
 
-static size_t count_fds(void)
-{
-    size_t count = 0;
-    DIR *dir = opendir("/proc/self/fd");
-    assert_non_null(dir);
-    while (readdir(dir) != NULL) {
-        count++;
-    }
-    closedir(dir);
-    return count;
-}
-
 /* The process is as it was: its files, its signals and the mask of its thread. */
 static void test_leaves_process_alone(void **state)
 {
@@ -566,7 +554,7 @@ static void test_leaves_process_alone(void **state)
     struct sigaction before;
     struct sigaction after;
     sigset_t mask;
-    size_t fds = count_fds();
+    size_t fds = fds_count();
     assert_int_equal(sigaction(SIGPIPE, NULL, &before), 0);
     struct flare_broker *broker = open_orders();
     assert_int_equal(sigaction(SIGPIPE, NULL, &after), 0);
@@ -574,7 +562,7 @@ static void test_leaves_process_alone(void **state)
     assert_int_equal(pthread_sigmask(SIG_SETMASK, NULL, &mask), 0);
     assert_int_equal(sigismember(&mask, SIGINT), 0);
     flare_broker_close(broker);
-    assert_int_equal(count_fds(), fds);
+    assert_int_equal(fds_count(), fds);
 }
 
 /* libuv ends the process when it finds no memory for a loop: its own is left out. */
@@ -598,7 +586,7 @@ static void test_open_without_memory(void **state)
     }
     const struct flare_broker_options options = {
         .http = "127.0.0.1:0", .settings = "log-level = error\n", .name = "small"};
-    size_t fds = count_fds();
+    size_t fds = fds_count();
     size_t used = 0;
     assert_int_equal(
         uv_replace_allocator(__libc_malloc, __libc_realloc, __libc_calloc, __libc_free), 0);
@@ -614,7 +602,7 @@ static void test_open_without_memory(void **state)
             assert_null(broker);
             assert_int_equal(error.code, code);
         }
-        assert_int_equal(count_fds(), fds);
+        assert_int_equal(fds_count(), fds);
         used = nth == 1 ? mallinfo2().uordblks : used;
         assert_int_equal(mallinfo2().uordblks, used);
         if (!failed) {
