@@ -21,7 +21,7 @@ struct client_gate {
     enum flare_code ended;
 };
 
-struct client_scene {
+struct stream_scene {
     struct client_fixture fixture;
     struct client_gate gate;
     struct flare_stream_options options;
@@ -89,7 +89,7 @@ static void on_end(void *user, const struct flare_error *error)
     (void)pthread_mutex_unlock(&gate->lock);
 }
 
-static void scene_init(struct client_scene *scene)
+static void scene_init(struct stream_scene *scene)
 {
     memset(scene, 0, sizeof *scene);
     client_fixture_init(&scene->fixture);
@@ -104,7 +104,7 @@ static void scene_init(struct client_scene *scene)
                                                    .on_end = on_end};
 }
 
-static void scene_deinit(struct client_scene *scene)
+static void scene_deinit(struct stream_scene *scene)
 {
     client_fixture_deinit(&scene->fixture);
     (void)pthread_mutex_destroy(&scene->gate.lock);
@@ -113,7 +113,7 @@ static void scene_deinit(struct client_scene *scene)
 
 static void *open_stream(void *context)
 {
-    struct client_scene *scene = context;
+    struct stream_scene *scene = context;
     scene->opened = flare_stream_open(scene->fixture.client, &source, &scene->options,
                                       &scene->stream, &scene->error);
     return NULL;
@@ -121,22 +121,22 @@ static void *open_stream(void *context)
 
 static void *close_stream(void *context)
 {
-    struct client_scene *scene = context;
+    struct stream_scene *scene = context;
     flare_stream_close(scene->stream);
     return NULL;
 }
 
-static void scene_begin(struct client_scene *scene, void *(*run)(void *))
+static void scene_begin(struct stream_scene *scene, void *(*run)(void *))
 {
     assert_int_equal(pthread_create(&scene->thread, NULL, run, scene), 0);
 }
 
-static void scene_end(struct client_scene *scene)
+static void scene_end(struct stream_scene *scene)
 {
     assert_int_equal(pthread_join(scene->thread, NULL), 0);
 }
 
-static void answer_ping(struct client_scene *scene)
+static void answer_ping(struct stream_scene *scene)
 {
     struct wire_frame frame;
     fake_broker_expect(&scene->fixture.fake, WIRE_ping, &frame);
@@ -145,7 +145,7 @@ static void answer_ping(struct client_scene *scene)
 }
 
 /* Opens it; `consume` is what the client asked for. */
-static void scene_open(struct client_scene *scene, struct wire_frame *consume)
+static void scene_open(struct stream_scene *scene, struct wire_frame *consume)
 {
     scene_begin(scene, open_stream);
     fake_broker_expect(&scene->fixture.fake, WIRE_consume, consume);
@@ -155,7 +155,7 @@ static void scene_open(struct client_scene *scene, struct wire_frame *consume)
     assert_int_equal(scene->opened, FLARE_OK);
 }
 
-static void send_ended(struct client_scene *scene, enum flare_code code)
+static void send_ended(struct stream_scene *scene, enum flare_code code)
 {
     const struct wire_ended ended = {.id = scene->id,
                                      .code = (uint32_t)code,
@@ -164,7 +164,7 @@ static void send_ended(struct client_scene *scene, enum flare_code code)
     fake_broker_send(&scene->fixture.fake, WIRE_ended, &ended);
 }
 
-static void expect_credit(struct client_scene *scene, uint32_t messages)
+static void expect_credit(struct stream_scene *scene, uint32_t messages)
 {
     struct wire_frame frame;
     fake_broker_expect(&scene->fixture.fake, WIRE_credit, &frame);
@@ -173,7 +173,7 @@ static void expect_credit(struct client_scene *scene, uint32_t messages)
 }
 
 /* Closes it when nothing is left to settle. */
-static void scene_close(struct client_scene *scene)
+static void scene_close(struct stream_scene *scene)
 {
     struct wire_frame frame;
     scene_begin(scene, close_stream);
@@ -183,13 +183,37 @@ static void scene_close(struct client_scene *scene)
     scene_end(scene);
 }
 
-static void deliver(struct client_scene *scene, uint32_t first, uint32_t count)
+static void deliver(struct stream_scene *scene, uint32_t first, uint32_t count)
 {
     fake_broker_deliver(&scene->fixture.fake, WIRE_deliver, scene->id, first, count);
 }
 
+/* Opens it; the handler acks one message, and `ack` is what the broker is told. */
+static void scene_ack_one(struct stream_scene *scene, struct wire_frame *ack)
+{
+    struct wire_frame consume;
+    scene_init(scene);
+    scene_open(scene, &consume);
+    deliver(scene, 0, 1);
+    gate_open(&scene->gate, 1);
+    fake_broker_expect(&scene->fixture.fake, WIRE_ack, ack);
+}
+
+/* Agrees to what comes until so many messages have been acked. */
+static void settle_acks(struct stream_scene *scene, uint32_t count)
+{
+    struct wire_frame frame;
+    for (uint32_t acked = 0; acked < count;) {
+        fake_broker_expect_any(&scene->fixture.fake, &frame);
+        if (frame.type == WIRE_ack || frame.type == WIRE_extend) {
+            acked += frame.type == WIRE_ack ? frame.ack.receipts.count : 0;
+            fake_broker_settle(&scene->fixture.fake, &frame, FLARE_OK);
+        }
+    }
+}
+
 /* Waits until the broker's word on verdicts has been counted. */
-static struct flare_stream_counts counts_when(struct client_scene *scene, uint64_t settled)
+static struct flare_stream_counts counts_when(struct stream_scene *scene, uint64_t settled)
 {
     struct flare_stream_counts counts;
     do {
@@ -205,7 +229,7 @@ static struct flare_stream_counts counts_when(struct client_scene *scene, uint64
 static void test_credit(void **state)
 {
     (void)state;
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
     scene_init(&scene);
     scene.options.concurrency = 2;
@@ -231,13 +255,7 @@ static void test_credit(void **state)
     expect_credit(&scene, 1);
     gate_wait(&scene.gate, &scene.gate.begun, 3);
     gate_open(&scene.gate, 2);
-    for (uint32_t acked = 0; acked < 2;) {
-        fake_broker_expect_any(&scene.fixture.fake, &frame);
-        if (frame.type == WIRE_ack) {
-            acked += frame.ack.receipts.count;
-            fake_broker_settle(&scene.fixture.fake, &frame, FLARE_OK);
-        }
-    }
+    settle_acks(&scene, 2);
     counts = counts_when(&scene, 3);
     assert_int_equal(counts.acked, 3);
     assert_int_equal(counts.running, 0);
@@ -251,7 +269,7 @@ static void test_credit(void **state)
 static void test_too_much(void **state)
 {
     (void)state;
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
     scene_init(&scene);
     scene_open(&scene, &frame);
@@ -279,7 +297,7 @@ static void test_verdicts(void **state)
                  {FLARE_REJECT, WIRE_nack, true},
                  {(enum flare_verdict)77, WIRE_nack, false},
                  {FLARE_KEEP, (enum wire_type)0, false}};
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
     scene_init(&scene);
     scene_open(&scene, &frame);
@@ -311,13 +329,9 @@ static void test_verdicts(void **state)
 static void test_verdicts_survive(void **state)
 {
     (void)state;
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
-    scene_init(&scene);
-    scene_open(&scene, &frame);
-    deliver(&scene, 0, 1);
-    gate_open(&scene.gate, 1);
-    fake_broker_expect(&scene.fixture.fake, WIRE_ack, &frame);
+    scene_ack_one(&scene, &frame);
     expect_credit(&scene, 1);
     fake_broker_cut(&scene.fixture.fake);
     fake_broker_accept(&scene.fixture.fake);
@@ -345,13 +359,9 @@ static void test_verdicts_survive(void **state)
 static void test_busy_verdicts(void **state)
 {
     (void)state;
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
-    scene_init(&scene);
-    scene_open(&scene, &frame);
-    deliver(&scene, 0, 1);
-    gate_open(&scene.gate, 1);
-    fake_broker_expect(&scene.fixture.fake, WIRE_ack, &frame);
+    scene_ack_one(&scene, &frame);
     uint64_t id = frame.id;
     expect_credit(&scene, 1);
     fake_broker_fail(&scene.fixture.fake, id, FLARE_ERR_BUSY);
@@ -366,7 +376,7 @@ static void test_busy_verdicts(void **state)
 static void test_busy_for_one_verdict(void **state)
 {
     (void)state;
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
     bool was_busy = false;
     scene_init(&scene);
@@ -407,7 +417,7 @@ static void test_busy_for_one_verdict(void **state)
 static void test_extension(void **state)
 {
     (void)state;
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
     scene_init(&scene);
     scene.options.lease_ms = 100;
@@ -432,7 +442,7 @@ static void test_extension(void **state)
 static void test_learning(void **state)
 {
     (void)state;
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
     scene_init(&scene);
     scene.options.lease_ms = 0;
@@ -446,13 +456,7 @@ static void test_learning(void **state)
     assert_in_range(frame.extend.receipts.count, 2, 3);
     fake_broker_settle(&scene.fixture.fake, &frame, FLARE_OK);
     gate_open(&scene.gate, 3);
-    for (uint32_t acked = 0; acked < 3;) {
-        fake_broker_expect_any(&scene.fixture.fake, &frame);
-        if (frame.type == WIRE_ack || frame.type == WIRE_extend) {
-            acked += frame.type == WIRE_ack ? frame.ack.receipts.count : 0;
-            fake_broker_settle(&scene.fixture.fake, &frame, FLARE_OK);
-        }
-    }
+    settle_acks(&scene, 3);
     (void)counts_when(&scene, 3);
     fake_broker_drain(&scene.fixture.fake);
     scene_close(&scene);
@@ -462,7 +466,7 @@ static void test_learning(void **state)
 static void test_no_extension(void **state)
 {
     (void)state;
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
     scene_init(&scene);
     scene.options.lease_ms = 100;
@@ -483,7 +487,7 @@ static void test_no_extension(void **state)
 static void test_lost_leases(void **state)
 {
     (void)state;
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
     scene_init(&scene);
     scene.options.lease_ms = 100;
@@ -515,7 +519,7 @@ static void test_refused(void **state)
     (void)state;
     static const bool forms[] = {true, false};
     for (size_t index = 0; index < 2; index++) {
-        struct client_scene scene;
+        struct stream_scene scene;
         struct wire_frame frame;
         scene_init(&scene);
         scene_begin(&scene, open_stream);
@@ -539,7 +543,7 @@ static void test_refused(void **state)
 static void test_ended(void **state)
 {
     (void)state;
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
     scene_init(&scene);
     scene_open(&scene, &frame);
@@ -562,7 +566,7 @@ static void test_ended(void **state)
 static void test_close(void **state)
 {
     (void)state;
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
     scene_init(&scene);
     scene.options.prefetch = 3;
@@ -593,13 +597,9 @@ static void test_close(void **state)
 static void test_close_client(void **state)
 {
     (void)state;
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
-    scene_init(&scene);
-    scene_open(&scene, &frame);
-    deliver(&scene, 0, 1);
-    gate_open(&scene.gate, 1);
-    fake_broker_expect(&scene.fixture.fake, WIRE_ack, &frame);
+    scene_ack_one(&scene, &frame);
     fake_broker_refuse(&scene.fixture.fake, UINT32_MAX);
     fake_broker_cut(&scene.fixture.fake);
     scene_deinit(&scene);
@@ -609,14 +609,14 @@ static void test_close_client(void **state)
 static void on_end_close(void *user, const struct flare_error *error)
 {
     (void)error;
-    flare_stream_close(container_of(user, struct client_scene, gate)->stream);
+    flare_stream_close(container_of(user, struct stream_scene, gate)->stream);
 }
 
 /* Ends by a signal. */
 static void close_in_a_callback(void)
 {
     static const struct rlimit no_core = {0, 0};
-    struct client_scene scene;
+    struct stream_scene scene;
     struct wire_frame frame;
     (void)setrlimit(RLIMIT_CORE, &no_core);
     scene_init(&scene);
@@ -647,7 +647,7 @@ static void test_close_in_a_callback(void **state)
 static void test_wrong_options(void **state)
 {
     (void)state;
-    struct client_scene scene;
+    struct stream_scene scene;
     static const struct flare_source bad = {"", "s"};
     scene_init(&scene);
     const struct flare_stream_options cases[] = {
