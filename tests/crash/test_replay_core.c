@@ -18,6 +18,7 @@
 #include "storage/lmdb.h"
 #include "tests/crash/iotrap.c" /* NOLINT(bugprone-suspicious-include): it must be in the program */
 #include "tests/lib/core_fixture.h"
+#include "tests/lib/must.h"
 
 enum {
     COMMITS = 120,
@@ -40,13 +41,6 @@ static const struct core_options small = {
 #define WRITTEN (UINT64_C(1) << 32) /* of a mark: answered, if not flushed */
 
 static const uint32_t sub_ids[SUBS] = {100, 101, 102, 103};
-
-static void must(err_t err)
-{
-    if (err != NULL) {
-        fail_msg("%s", err_describe(err));
-    }
-}
 
 static uint64_t number_in(const char *name, uint64_t otherwise)
 {

@@ -17,16 +17,10 @@
 
 #include "storage/lmdb.h"
 #include "tests/crash/iotrap.c"
+#include "tests/lib/must.h"
 #include "tests/lib/tmpdir.h"
 
 enum { KEYS = 40, COMMITS = 150, STATES_MIN = 2500, VALUE_MAX = 9000, WRITE_AFTER_EVERY = 16 };
-
-static void must(err_t err)
-{
-    if (err != NULL) {
-        fail_msg("%s", err_describe(err));
-    }
-}
 
 static uint64_t number_in(const char *name, uint64_t otherwise)
 {

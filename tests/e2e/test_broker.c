@@ -18,18 +18,12 @@
 
 #include "broker/core/catalog.h"
 #include "storage/lmdb.h"
+#include "tests/lib/must.h"
 #include "tests/lib/scene.h"
 
 enum { STOP_US = 1000000, PUBLISHERS = 4, HALF_DONE_ROUNDS = 12 };
 
 #define STOPPING "unavailable"
-
-static void must(err_t err)
-{
-    if (err != NULL) {
-        fail_msg("%s", err_describe(err));
-    }
-}
 
 static const char *const *arguments_of(const char *name, const char *value)
 {

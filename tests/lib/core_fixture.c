@@ -13,6 +13,7 @@
 #include "broker/volume/writer.h"
 #include "storage/lmdb.h"
 #include "storage/memory.h"
+#include "tests/lib/must.h"
 
 enum {
     PICTURE_MAX = 64 * 1024 * 1024,
@@ -25,13 +26,6 @@ enum {
 };
 
 static const struct sub_settings sub_default = {.lease_ms = 30000};
-
-static void must(err_t err)
-{
-    if (err != NULL) {
-        fail_msg("%s", err_describe(err));
-    }
-}
 
 static void open_store(struct core_fixture *fixture, enum core_fixture_body body)
 {

@@ -14,6 +14,7 @@
 #include "broker/core/durability.h"
 #include "storage/memory.h"
 #include "tests/lib/fault.h"
+#include "tests/lib/must.h"
 
 enum { TEXT_MAX = 1 << 20, START_MS = 1000, VOLUMES = 3 };
 
@@ -26,13 +27,6 @@ struct fixture {
 };
 
 static struct fixture fixture;
-
-static void must(err_t err)
-{
-    if (err != NULL) {
-        fail_msg("%s", err_describe(err));
-    }
-}
 
 /* ---- the fixture ---------------------------------------------------------------------------- */
 

@@ -12,6 +12,7 @@
 #include "broker/base/random.h"
 #include "broker/core/check.h"
 #include "broker/core/state.h"
+#include "tests/lib/must.h"
 
 enum { TOPIC = 1, SHARD = 10, SUB = 100, LEASE_MS = 30000, VALUE_MAX = 65536 };
 
@@ -36,13 +37,6 @@ static int teardown(void **state)
     (void)state;
     core_fixture_deinit(&fixture);
     return 0;
-}
-
-static void must(err_t err)
-{
-    if (err != NULL) {
-        fail_msg("%s", err_describe(err));
-    }
 }
 
 /* A row of a table, copied out. */

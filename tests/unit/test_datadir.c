@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "storage/format.h"
+#include "tests/lib/must.h"
 #include "tests/lib/tmpdir.h"
 
 enum { SMALL = 64 * 1024, LARGE = 256 * 1024, GENERATION = 7 };
@@ -29,13 +30,6 @@ static int teardown(void **state)
     (void)state;
     tmpdir_deinit(&tmpdir);
     return 0;
-}
-
-static void must(err_t err)
-{
-    if (err != NULL) {
-        fail_msg("%s", err_describe(err));
-    }
 }
 
 static err_t try_open(uint64_t journal_size, struct datadir *datadir)

@@ -7,19 +7,13 @@
 #include <cmocka.h>
 
 #include "storage/memory.h"
+#include "tests/lib/must.h"
 
 static const struct format_marker sample = {.version = FORMAT_VERSION,
                                             .role = "volume",
                                             .number = 3,
                                             .identity = 0x0123456789abcdef,
                                             .created_ms = 1767225600000};
-
-static void must(err_t err)
-{
-    if (err != NULL) {
-        fail_msg("%s", err_describe(err));
-    }
-}
 
 static int setup(void **state)
 {

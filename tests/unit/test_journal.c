@@ -17,6 +17,7 @@
 #include "broker/base/random.h"
 #include "storage/memory.h"
 #include "tests/crash/iotrap.c" /* NOLINT(bugprone-suspicious-include): it must be in the program */
+#include "tests/lib/must.h"
 #include "tests/lib/tmpdir.h"
 
 enum { SIZE = 256 * 1024, IDENTITY = 77, NUMBER = 3, GENERATION = 1001, RECORDS_MAX = 64 };
@@ -27,13 +28,6 @@ struct fixture {
     struct journal *journal;
     struct random random;
 };
-
-static void must(err_t err)
-{
-    if (err != NULL) {
-        fail_msg("%s", err_describe(err));
-    }
-}
 
 static void expect(err_t err, enum err_code code)
 {

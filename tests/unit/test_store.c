@@ -11,22 +11,8 @@
 #include "storage/lmdb.h"
 #include "storage/memory.h"
 #include "storage/store.h"
+#include "tests/lib/must.h"
 #include "tests/lib/tmpdir.h"
-
-static void must(err_t err)
-{
-    if (err != NULL) {
-        fail_msg("%s", err_describe(err));
-    }
-}
-
-static void must_fail(err_t err, enum err_code code)
-{
-    if (err_code(err) != code) {
-        fail_msg("%s, not %s", err == NULL ? "success" : err_describe(err), err_slug(code));
-    }
-    err_free(err);
-}
 
 /* ---- the two bodies ---- */
 

@@ -12,16 +12,10 @@
 #include "broker/base/bytes.h"
 #include "broker/base/random.h"
 #include "storage/lmdb.h"
+#include "tests/lib/must.h"
 #include "tests/lib/tmpdir.h"
 
 enum { PAGE = 4096, META_COUNT = 2 };
-
-static void must(err_t err)
-{
-    if (err != NULL) {
-        fail_msg("%s", err_describe(err));
-    }
-}
 
 /* A healthy environment in memory, and the place where damaged copies of it are checked. */
 struct fixture {

@@ -15,6 +15,7 @@
 #include "broker/volume/volume.h"
 #include "storage/memory.h"
 #include "tests/crash/iotrap.c" /* NOLINT(bugprone-suspicious-include): it must be in the program */
+#include "tests/lib/must.h"
 #include "tests/lib/tmpdir.h"
 
 enum { TOPIC = 1, SHARD = 10, SUB = 100, WAIT_S = 20, NEVER_MS = 3600000, SIZE = 256 * 1024 };
@@ -44,13 +45,6 @@ static struct fixture fixture;
 static bool relaxed;
 static struct machine_ops ops;
 static const struct machine_ops *inner;
-
-static void must(err_t err)
-{
-    if (err != NULL) {
-        fail_msg("%s", err_describe(err));
-    }
-}
 
 static err_t apply(struct machine *machine, struct store_txn *txn, const struct command *command,
                    struct reply *reply, struct effects *effects)

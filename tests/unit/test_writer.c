@@ -14,18 +14,12 @@
 #include "storage/memory.h"
 #include "tests/crash/iotrap.c" /* NOLINT(bugprone-suspicious-include): it must be in the program */
 #include "tests/lib/core_fixture.h"
+#include "tests/lib/must.h"
 
 enum { TOPIC = 1, SHARD = 10, SUB = 100 };
 
 static struct core_fixture fixture;
 static struct tmpdir tmpdir;
-
-static void must(err_t err)
-{
-    if (err != NULL) {
-        fail_msg("%s", err_describe(err));
-    }
-}
 
 static void expect(err_t err, enum err_code code)
 {
