@@ -3,13 +3,18 @@
 #ifndef UNIT_CLIENT_TURNS_H
 #define UNIT_CLIENT_TURNS_H
 
-#include "tests/unit/client_fixture.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 
+#include <cmocka.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 
 #include "client/engine.h"
 #include "client/intake.h"
+#include "tests/lib/client_fixture.h"
 
 struct client_turns {
     struct flare_client *client;

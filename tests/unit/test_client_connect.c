@@ -1,7 +1,15 @@
-#include "tests/unit/client_fixture.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "broker/base/err.h"
 #include "client/address.h"
+#include "tests/lib/client_fixture.h"
 
 /* ---- addresses --------------------------------------------------------------------------------
  */

@@ -1,11 +1,17 @@
 /* The client without memory: the nth allocation of each thing that is asked of it fails, until it
  * needs fewer. It says so, keeps nothing of it, and does the next thing well. No thread runs: the
  * test takes the client's turns. */
-#include "tests/unit/client_fixture.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
 
 #include "client/engine.h"
 #include "client/intake.h"
 #include "client/parcel.h"
+#include "tests/lib/client_fixture.h"
 #include "tests/lib/fault.h"
 
 static const struct flare_source source = {"t", "s"};

@@ -1,4 +1,13 @@
-#include "tests/unit/client_fixture.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "tests/lib/client_fixture.h"
 
 static const struct flare_source source = {"t", "s"};
 

@@ -1,11 +1,19 @@
-#include "tests/unit/client_fixture.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 
+#include <cmocka.h>
+#include <pthread.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "broker/base/list.h"
+#include "tests/lib/client_fixture.h"
 
 static const struct flare_source source = {"t", "s"};
 

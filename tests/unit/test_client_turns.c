@@ -2,6 +2,8 @@
  * test takes the turns, on a clock of its own. */
 #include "tests/unit/client_turns.h"
 
+#include <stdio.h>
+
 static const struct flare_options options = {.linger_us = 5000};
 
 /* An idle client has nothing to do. */

@@ -1,46 +1,15 @@
-/* What the tests of the client begin with: a client of a fake broker, and a box that callbacks put
- * what they are given into. */
-#ifndef UNIT_CLIENT_FIXTURE_H
-#define UNIT_CLIENT_FIXTURE_H
+#include "tests/lib/client_fixture.h"
 
-#include <flare/flare.h>
-
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
+
+#include <cmocka.h>
 #include <string.h>
 #include <time.h>
 
-#include <cmocka.h>
-
-#include "tests/lib/fake_broker.h"
-
-enum { CLIENT_BOX_MAX = 4096 };
-
-/* What callbacks have said, in order. */
-struct client_box {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    uint32_t count;
-    struct flare_result results[CLIENT_BOX_MAX];
-    enum flare_code codes[CLIENT_BOX_MAX];
-    char message[FLARE_ERROR_MESSAGE_SIZE]; /* of the last error */
-    struct flare_batch *batch;              /* of the last pull */
-};
-
-struct client_fixture {
-    struct fake_broker fake;
-    struct client_box box;
-    struct flare_options options;
-    struct flare_client *client;
-};
-
-static inline void client_box_put(struct client_box *box, enum flare_code code,
-                                  const struct flare_error *error)
+void client_box_put(struct client_box *box, enum flare_code code, const struct flare_error *error)
 {
     (void)pthread_mutex_lock(&box->lock);
     if (box->count < CLIENT_BOX_MAX) {
@@ -54,8 +23,7 @@ static inline void client_box_put(struct client_box *box, enum flare_code code,
     (void)pthread_mutex_unlock(&box->lock);
 }
 
-/* Waits until callbacks have been called so often. */
-static inline void client_box_wait(struct client_box *box, uint32_t count)
+void client_box_wait(struct client_box *box, uint32_t count)
 {
     struct timespec until;
     int rc = 0;
@@ -69,7 +37,7 @@ static inline void client_box_wait(struct client_box *box, uint32_t count)
     assert_int_equal(rc, 0);
 }
 
-static inline uint32_t client_box_count(struct client_box *box)
+uint32_t client_box_count(struct client_box *box)
 {
     (void)pthread_mutex_lock(&box->lock);
     uint32_t count = box->count;
@@ -77,9 +45,8 @@ static inline uint32_t client_box_count(struct client_box *box)
     return count;
 }
 
-/* For flare_publish_async. */
-static inline void client_box_on_published(void *user, const struct flare_result *result,
-                                           const struct flare_error *error)
+void client_box_on_published(void *user, const struct flare_result *result,
+                             const struct flare_error *error)
 {
     struct client_box *box = user;
     (void)pthread_mutex_lock(&box->lock);
@@ -90,7 +57,7 @@ static inline void client_box_on_published(void *user, const struct flare_result
     client_box_put(box, result->code, error);
 }
 
-static inline void client_fixture_init(struct client_fixture *fixture)
+void client_fixture_init(struct client_fixture *fixture)
 {
     memset(fixture, 0, sizeof *fixture);
     fake_broker_init(&fixture->fake);
@@ -101,14 +68,14 @@ static inline void client_fixture_init(struct client_fixture *fixture)
     fixture->options.reconnect_min_ms = 1;
 }
 
-static inline void client_fixture_connect(struct client_fixture *fixture)
+void client_fixture_connect(struct client_fixture *fixture)
 {
     struct flare_error error = {0};
     assert_int_equal(flare_connect(&fixture->options, &fixture->client, &error), FLARE_OK);
     fake_broker_accept(&fixture->fake);
 }
 
-static inline void client_fixture_deinit(struct client_fixture *fixture)
+void client_fixture_deinit(struct client_fixture *fixture)
 {
     flare_close(fixture->client);
     fake_broker_deinit(&fixture->fake);
@@ -116,8 +83,8 @@ static inline void client_fixture_deinit(struct client_fixture *fixture)
     (void)pthread_cond_destroy(&fixture->box.changed);
 }
 
-static inline void client_fixture_publish(struct client_fixture *fixture, const char *topic,
-                                          const char *key, const char *body)
+void client_fixture_publish(struct client_fixture *fixture, const char *topic, const char *key,
+                            const char *body)
 {
     const struct flare_message message = {.body = body, .body_size = strlen(body), .key = key};
     struct flare_error error;
@@ -126,10 +93,27 @@ static inline void client_fixture_publish(struct client_fixture *fixture, const 
                      FLARE_OK);
 }
 
-/* Answers publishes and pulls until callbacks have been called so often. A client with a short
- * request_timeout_ms gives up a connection over which this thread was too slow to answer, and asks
- * again over the next one. */
-static inline void client_fixture_serve(struct client_fixture *fixture, uint32_t count)
+void client_fixture_expect_publish(struct client_fixture *fixture, struct wire_frame *frame,
+                                   const char *topic, uint32_t count)
+{
+    fake_broker_expect(&fixture->fake, WIRE_publish, frame);
+    assert_true(span_is(frame->publish.topic, topic));
+    assert_int_equal(frame->publish.messages.count, count);
+}
+
+void client_fixture_expect_body(const struct wire_frame *frame, uint32_t index, const char *body)
+{
+    struct wire_items items;
+    struct wire_message message;
+    wire_items_begin(&items, "messages", WIRE_RECORD_message, &frame->publish.messages);
+    for (uint32_t at = 0; at <= index; at++) {
+        assert_true(wire_items_next(&items, &message));
+    }
+    assert_null(wire_items_finish(&items));
+    assert_true(span_is(message.body, body));
+}
+
+void client_fixture_serve(struct client_fixture *fixture, uint32_t count)
 {
     struct fake_broker *fake = &fixture->fake;
     struct wire_frame frame;
@@ -148,5 +132,3 @@ static inline void client_fixture_serve(struct client_fixture *fixture, uint32_t
         }
     }
 }
-
-#endif
