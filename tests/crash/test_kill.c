@@ -27,6 +27,7 @@
 
 #include "broker/base/random.h"
 #include "tests/lib/broker.h"
+#include "tests/lib/deadline.h"
 
 enum {
     CYCLES = 200,
@@ -603,20 +604,18 @@ static void start(const struct broker_options *options, struct random *random)
 /* Waits until the workers have had some answers, then kills. */
 static void kill_later(struct random *random)
 {
-    struct timespec end;
-    struct timespec pause = {.tv_nsec = (long)random_below(random, 3000000)};
-    clock_gettime(CLOCK_REALTIME, &end);
-    end.tv_sec += PROGRESS_MS / 1000;
+    const struct timespec pause = {.tv_nsec = (long)random_below(random, 3000000)};
+    const struct deadline deadline = deadline_in(PROGRESS_MS);
+    bool in_time = true;
     pthread_mutex_lock(&run.lock);
     uint64_t target =
         run.requests + (random_chance(random, 1, 8) ? 0 : random_below(random, REQUESTS_MAX));
-    int rc = 0;
-    while (run.requests < target && rc == 0) {
-        rc = pthread_cond_timedwait(&run.changed, &run.lock, &end);
+    while (run.requests < target && in_time) {
+        in_time = deadline_wait(&deadline, &run.changed, &run.lock);
     }
     run.generation = 0;
     pthread_mutex_unlock(&run.lock);
-    if (rc != 0) {
+    if (!in_time) {
         violation("no answers for %d ms", PROGRESS_MS);
     }
     nanosleep(&pause, NULL); /* somewhere in a commit */

@@ -6,12 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-enum { WAIT_S = 100, PULL_MAX = 1000 };
+#include "tests/lib/deadline.h"
+
+enum { WAIT_MS = 100000, PULL_MAX = 1000 };
 
 const struct flare_source client_scene_source = {"t", "s"};
 
@@ -170,18 +171,16 @@ void client_tally_add(struct client_tally *tally)
 
 void client_tally_wait(struct client_tally *tally, uint32_t done)
 {
-    struct timespec until;
-    int rc = 0;
-    (void)clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += WAIT_S;
+    const struct deadline deadline = deadline_in(WAIT_MS);
+    bool in_time = true;
     (void)pthread_mutex_lock(&tally->lock);
-    while (tally->done < done && rc == 0) {
-        rc = pthread_cond_timedwait(&tally->changed, &tally->lock, &until);
+    while (tally->done < done && in_time) {
+        in_time = deadline_wait(&deadline, &tally->changed, &tally->lock);
     }
     uint32_t reached = tally->done;
     (void)pthread_mutex_unlock(&tally->lock);
-    if (rc != 0) {
-        fail_msg("%u of %u within %d s", reached, done, WAIT_S);
+    if (!in_time) {
+        fail_msg("%u of %u within %d ms", reached, done, WAIT_MS);
     }
 }
 

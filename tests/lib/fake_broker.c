@@ -7,10 +7,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+
+#include "tests/lib/deadline.h"
 
 enum { BUFFER_MAX = 64 << 20, SETTLED_MAX = 100 };
 
@@ -105,21 +106,19 @@ void fake_broker_refuse(struct fake_broker *fake, uint32_t count)
 void fake_broker_accept(struct fake_broker *fake)
 {
     struct wire_frame hello;
-    struct timespec until;
-    int rc = 0;
-    (void)clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += FAKE_BROKER_TIMEOUT_MS / 1000;
+    const struct deadline deadline = deadline_in(FAKE_BROKER_TIMEOUT_MS);
+    bool in_time = true;
     fake_broker_cut(fake);
     (void)pthread_mutex_lock(&fake->lock);
-    while (fake->accept_count == fake->dial_count && rc == 0) {
-        rc = pthread_cond_timedwait(&fake->dialled, &fake->lock, &until);
+    while (fake->accept_count == fake->dial_count && in_time) {
+        in_time = deadline_wait(&deadline, &fake->dialled, &fake->lock);
     }
-    if (rc == 0) {
+    if (in_time) {
         fake->socket = fake->sockets[fake->accept_count];
         fake->accept_count++;
     }
     (void)pthread_mutex_unlock(&fake->lock);
-    assert_int_equal(rc, 0);
+    assert_true(in_time);
     fake_broker_expect(fake, WIRE_hello, &hello);
 }
 

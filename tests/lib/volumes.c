@@ -7,13 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cmocka.h>
 #include <xxhash.h>
 
 #include "broker/core/core.h"
 #include "storage/memory.h"
+#include "tests/lib/deadline.h"
 
 enum { WAIT_MAX_MS = 20000, REPLAY_BYTES = 1024 * 1024, QUIESCE_ROUNDS = 2 };
 
@@ -185,15 +185,6 @@ static void stage_close(struct store *store)
     (void)store; /* it outlives its volume; volumes_close closes it */
 }
 
-static struct timespec wait_end(void)
-{
-    struct timespec end;
-    int rc = clock_gettime(CLOCK_REALTIME, &end);
-    assert_int_equal(rc, 0);
-    end.tv_sec += WAIT_MAX_MS / 1000;
-    return end;
-}
-
 void volumes_hold(struct volumes *volumes, uint32_t index)
 {
     struct volumes_stage *stage = &volumes->stages[index];
@@ -204,14 +195,14 @@ void volumes_hold(struct volumes *volumes, uint32_t index)
 
 static void await_flag(struct volumes_stage *stage, const bool *flag)
 {
-    const struct timespec end = wait_end();
-    int rc = 0;
+    const struct deadline deadline = deadline_in(WAIT_MAX_MS);
+    bool in_time = true;
     pthread_mutex_lock(&stage->lock);
-    while (!*flag && rc == 0) {
-        rc = pthread_cond_timedwait(&stage->changed, &stage->lock, &end);
+    while (!*flag && in_time) {
+        in_time = deadline_wait(&deadline, &stage->changed, &stage->lock);
     }
     pthread_mutex_unlock(&stage->lock);
-    assert_int_equal(rc, 0);
+    assert_true(in_time);
 }
 
 void volumes_await_held(struct volumes *volumes, uint32_t index)
@@ -582,14 +573,14 @@ void volumes_prepare(struct volumes *volumes, struct router_operation *operation
 
 void volumes_await_wake(struct volumes *volumes)
 {
-    const struct timespec end = wait_end();
-    int rc = 0;
+    const struct deadline deadline = deadline_in(WAIT_MAX_MS);
+    bool in_time = true;
     pthread_mutex_lock(&volumes->lock);
-    while (!volumes->woken && rc == 0) {
-        rc = pthread_cond_timedwait(&volumes->changed, &volumes->lock, &end);
+    while (!volumes->woken && in_time) {
+        in_time = deadline_wait(&deadline, &volumes->changed, &volumes->lock);
     }
     pthread_mutex_unlock(&volumes->lock);
-    assert_int_equal(rc, 0);
+    assert_true(in_time);
 }
 
 void volumes_turn(struct volumes *volumes)

@@ -8,17 +8,17 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 #include <xxhash.h>
 
 #include "broker/core/core.h"
 #include "broker/volume/volume.h"
 #include "storage/memory.h"
 #include "tests/crash/iotrap.c" /* NOLINT(bugprone-suspicious-include): it must be in the program */
+#include "tests/lib/deadline.h"
 #include "tests/lib/must.h"
 #include "tests/lib/tmpdir.h"
 
-enum { TOPIC = 1, SHARD = 10, SUB = 100, WAIT_S = 20, NEVER_MS = 3600000, SIZE = 256 * 1024 };
+enum { TOPIC = 1, SHARD = 10, SUB = 100, WAIT_MS = 20000, NEVER_MS = 3600000, SIZE = 256 * 1024 };
 
 /* What has been observed so far. */
 struct seen {
@@ -80,16 +80,14 @@ static uint64_t count_of(enum volume_measure measure)
 
 static void await(enum volume_measure measure, uint64_t count)
 {
-    struct timespec end;
-    int rc = clock_gettime(CLOCK_REALTIME, &end);
-    assert_int_equal(rc, 0);
-    end.tv_sec += WAIT_S;
+    const struct deadline deadline = deadline_in(WAIT_MS);
+    bool in_time = true;
     pthread_mutex_lock(&fixture.seen.lock);
-    while (fixture.seen.counts[measure] < count && rc == 0) {
-        rc = pthread_cond_timedwait(&fixture.seen.changed, &fixture.seen.lock, &end);
+    while (fixture.seen.counts[measure] < count && in_time) {
+        in_time = deadline_wait(&deadline, &fixture.seen.changed, &fixture.seen.lock);
     }
     pthread_mutex_unlock(&fixture.seen.lock);
-    assert_int_equal(rc, 0);
+    assert_true(in_time);
 }
 
 static void wake(void *context)
@@ -178,7 +176,7 @@ static struct call *run(const struct command *command)
     reply_init(&call->reply);
     assert_true(volume_send(fixture.volume, call));
     list_init(&list);
-    assert_int_equal(mailbox_wait(&fixture.replies, &list, 1, WAIT_S * 1000), 1);
+    assert_int_equal(mailbox_wait(&fixture.replies, &list, 1, WAIT_MS), 1);
     return container_of(list_pop(&list), struct call, link);
 }
 
