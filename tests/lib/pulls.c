@@ -1,6 +1,5 @@
 #include "tests/lib/pulls.h"
 
-#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 
@@ -70,10 +69,7 @@ void pulls_start_held_of(struct volumes *volumes, struct volumes_pull *pull, uin
     volumes_quiesce(volumes);
     volumes_hold(volumes, volume);
     volumes_pull_start(volumes, pull, "t", sub, 10, PULLS_WAIT_MS);
-    while (!volumes_is_held(volumes, volume)) {
-        router_poll(volumes->router);
-        sched_yield();
-    }
+    volumes_turn_until_held(volumes, volume);
 }
 
 void pulls_start_held(struct volumes *volumes, struct volumes_pull *pull, uint32_t volume)

@@ -2,8 +2,8 @@
  *
  * Between each volume and its machine and store stands a stage, which can hold the thread before it
  * applies a command, fail commits and commands, and counts. Stores outlive their volumes, so that
- * volumes_restart is a stop and a start. Whatever waits does so for WAIT_MAX_MS at most and then
- * fails the test. Not for more than one thread of the test. */
+ * volumes_restart is a stop and a start. Whatever waits does so for VOLUMES_WAIT_MS at most and
+ * then fails the test. Not for more than one thread of the test. */
 #ifndef LIB_VOLUMES_H
 #define LIB_VOLUMES_H
 
@@ -19,6 +19,7 @@ enum {
     VOLUMES_MAX = 8,
     VOLUMES_START_MS = 1000000,
     VOLUMES_BATCHES_MAX = 256,
+    VOLUMES_WAIT_MS = 20000,
 };
 
 struct volumes_options {
@@ -136,6 +137,8 @@ void volumes_await_wake(struct volumes *volumes);
 /* Polls once there is something to do. */
 void volumes_turn(struct volumes *volumes);
 void volumes_await(struct volumes *volumes, const bool *done);
+/* Polls until the thread of a volume is held. */
+void volumes_turn_until_held(struct volumes *volumes, uint32_t index);
 /* Until every volume has done what it was sent, and the router has taken in what came of it. */
 void volumes_quiesce(struct volumes *volumes);
 
