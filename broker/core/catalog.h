@@ -100,7 +100,8 @@ struct catalog_change {
     struct span topic;
     struct span sub;
     enum catalog_state to; /* *_STATE; CATALOG_NONE: gone */
-    bool has_version;      /* If-Match: refuse with PRECONDITION unless it is the present version */
+    uint32_t id;      /* *_STATE: only of this one, not of another that has its name; 0: of any */
+    bool has_version; /* If-Match: refuse with PRECONDITION unless it is the present version */
     uint32_t version;
     bool create_only; /* If-None-Match: * */
     uint32_t

@@ -307,9 +307,16 @@ static err_t remove_topic(struct deciding *deciding, const struct catalog_topic 
     return remove_row(deciding, CATALOG_KIND_TOPIC, topic->id);
 }
 
+/* Whether what has the name is meant: it may have been deleted, and another created under it. */
+static bool is_meant(const struct catalog_change *change, uint32_t id)
+{
+    return change->id == 0 || change->id == id;
+}
+
 static err_t topic_state(struct deciding *deciding, struct catalog_change *change)
 {
     struct catalog_topic *topic = catalog_topic(deciding->catalog, change->topic);
+    topic = topic == NULL || is_meant(change, topic->id) ? topic : NULL;
     enum catalog_state from = topic == NULL ? CATALOG_NONE : topic->state;
     deciding->reply->count = topic == NULL ? 0 : topic->id;
     if (!may_move(deciding, change, from, topic == NULL ? 0 : topic->version)) {
@@ -328,6 +335,7 @@ static err_t sub_state(struct deciding *deciding, struct catalog_change *change)
 {
     struct catalog_topic *topic = catalog_topic(deciding->catalog, change->topic);
     struct catalog_sub *sub = topic == NULL ? NULL : catalog_sub(topic, change->sub);
+    sub = sub == NULL || is_meant(change, sub->id) ? sub : NULL;
     enum catalog_state from = sub == NULL ? CATALOG_NONE : sub->state;
     deciding->reply->count = sub == NULL ? 0 : sub->id;
     if (!may_move(deciding, change, from, sub == NULL ? 0 : sub->version)) {

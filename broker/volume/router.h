@@ -155,6 +155,7 @@ struct router_stats {
 struct router_configure {
     struct router_operation operation;
     struct catalog_change change;
+    uint32_t id; /* the router's own: of what is changed */
 };
 
 struct router_volume_status {

@@ -115,6 +115,7 @@ static void send_volumes(struct router_configure *configure)
         router_fail(operation, ERR_CONFLICT, "it was deleted meanwhile");
         return;
     }
+    configure->id = of_sub ? sub->id : topic->id;
     for (uint32_t volume = 0; volume < router->volume_count; volume++) {
         switch (op) {
         case CATALOG_TOPIC_PUT:
@@ -152,6 +153,7 @@ static void send_finish(struct router_configure *configure)
         .op = of_sub ? CATALOG_SUB_STATE : CATALOG_TOPIC_STATE,
         .topic = configure->change.topic,
         .sub = configure->change.sub,
+        .id = configure->id,
         .to = put ? CATALOG_ACTIVE : CATALOG_NONE,
     };
     send_catalog(&configure->operation, change);
@@ -259,6 +261,7 @@ static void settle_state(struct router_operation *operation, const struct catalo
         .op = sub == NULL ? CATALOG_TOPIC_STATE : CATALOG_SUB_STATE,
         .topic = name_span(operation, topic->name),
         .sub = sub == NULL ? span_of("", 0) : name_span(operation, sub->name),
+        .id = sub == NULL ? topic->id : sub->id,
         .to = state == CATALOG_CREATING ? CATALOG_ACTIVE : CATALOG_NONE,
     };
     send_catalog(operation, change);

@@ -507,6 +507,38 @@ static void state_moves(void **state)
     }
 }
 
+/* A move that names an id is made for that one only: what has got its name since stays as it is. */
+static void state_moves_of_another(void **state)
+{
+    (void)state;
+    static const struct {
+        enum catalog_state from;
+        enum catalog_state to;
+        enum err_code code;
+    } cases[] = {{C, A, ERR_NOT_FOUND}, {A, D, ERR_NOT_FOUND}, {D, N, ERR_NONE}};
+    struct catalog_change topic = topic_state("t", D);
+    struct catalog_change sub = sub_state("of-subs", "s", D);
+    make_topic("of-subs", 1);
+    topic.id = make_topic("t", 1)->id;
+    sub.id = make_sub("of-subs", "s")->id;
+    assert_true(apply(topic, ERR_NONE).changed);
+    assert_true(apply(sub, ERR_NONE).changed);
+    apply(topic_state("t", N), ERR_NONE);
+    apply(sub_state("of-subs", "s", N), ERR_NONE);
+    apply(topic_put("t", 1), ERR_NONE);
+    apply(sub_put("of-subs", "s"), ERR_NONE);
+    for (size_t index = 0; index < sizeof cases / sizeof cases[0]; index++) {
+        topic.to = cases[index].to;
+        sub.to = cases[index].to;
+        assert_false(apply(topic, cases[index].code).changed);
+        assert_false(apply(sub, cases[index].code).changed);
+        assert_int_equal(find("t")->state, cases[index].from);
+        assert_int_equal(catalog_sub(find("of-subs"), span_text("s"))->state, cases[index].from);
+        assert_true(apply(topic_state("t", topic.to), ERR_NONE).changed);
+        assert_true(apply(sub_state("of-subs", "s", sub.to), ERR_NONE).changed);
+    }
+}
+
 #undef N
 #undef C
 #undef A
@@ -821,6 +853,7 @@ int main(void)
         TEST(sub_put_again),
         TEST(preconditions),
         TEST(state_moves),
+        TEST(state_moves_of_another),
         TEST(puts_in_each_state),
         TEST(topic_goes_with_its_subscriptions),
         TEST(listing),

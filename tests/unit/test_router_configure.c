@@ -255,6 +255,64 @@ static void test_last_settings(void **state)
     volumes_close(&volumes);
 }
 
+static enum err_code end(struct volumes *volumes, struct configuring *configuring)
+{
+    volumes_await(volumes, &configuring->done);
+    router_release(&configuring->configure.operation);
+    return configuring->configure.operation.result.code;
+}
+
+/* Until it has done what it was sent. */
+static void await_volume(struct volumes *volumes, uint32_t index)
+{
+    struct call *call = volumes_call(volumes, COMMAND_STATS);
+    volumes_run(volumes, index, call);
+    volumes_call_free(call);
+}
+
+/* A deletion asked for twice ends twice: the second end does not take away what was created under
+ * the name between them, even when that is being deleted too and a volume still has it. */
+static void test_late_end_of_a_deletion(void **state)
+{
+    (void)state;
+    struct volumes volumes;
+    struct configuring first;
+    struct configuring second;
+    struct configuring put;
+    struct configuring third;
+    open_volumes(&volumes);
+    assert_int_equal(apply(&volumes, put_topic(SHARDS)), ERR_NONE);
+    volumes_hold(&volumes, 0);
+    start(&volumes, &first, drop_topic());
+    volumes_turn_until_held(&volumes, 0);
+    await_volume(&volumes, 1);
+    volumes_hold(&volumes, 1);
+    start(&volumes, &second, drop_topic());
+    volumes_turn_until_held(&volumes, 1);
+    volumes_unhold(&volumes, 0);
+    assert_int_equal(end(&volumes, &first), ERR_NONE);
+
+    await_volume(&volumes, 0);
+    volumes_hold(&volumes, 0);
+    start(&volumes, &put, put_topic(SHARDS));
+    start(&volumes, &third, drop_topic());
+    const struct catalog_topic *topic = NULL;
+    while (topic == NULL || topic->state != CATALOG_DELETING) {
+        volumes_turn(&volumes);
+        topic = catalog_topic(volumes.catalog, span_text("t"));
+    }
+    volumes_unhold(&volumes, 1);
+    assert_int_equal(end(&volumes, &second), ERR_NONE);
+    assert_non_null(catalog_topic(volumes.catalog, span_text("t")));
+    volumes_unhold(&volumes, 0);
+    assert_int_equal(end(&volumes, &third), ERR_NONE);
+    assert_int_equal(end(&volumes, &put), ERR_CONFLICT);
+    assert_null(catalog_topic(volumes.catalog, span_text("t")));
+    volumes_quiesce(&volumes);
+    expect_nothing_left(&volumes);
+    volumes_close(&volumes);
+}
+
 struct publishing {
     struct router_publish publish;
     struct message_in message;
@@ -528,6 +586,7 @@ int main(void)
         cmocka_unit_test(test_delete),
         cmocka_unit_test(test_concurrent),
         cmocka_unit_test(test_last_settings),
+        cmocka_unit_test(test_late_end_of_a_deletion),
         cmocka_unit_test(test_created_under_load),
         cmocka_unit_test(test_stops),
         cmocka_unit_test(test_many_topics),
