@@ -517,10 +517,8 @@ static void take_told(struct volumes *volumes, struct buf *out)
 {
     buf_reset(out);
     while (out->size == 0) {
+        volumes_await_wake(volumes);
         pthread_mutex_lock(&volumes->lock);
-        while (!volumes->woken) {
-            pthread_cond_wait(&volumes->changed, &volumes->lock);
-        }
         volumes->woken = false;
         pthread_mutex_unlock(&volumes->lock);
         volume_take_woken(volumes->list[0], out);
@@ -576,10 +574,14 @@ static void test_tick_real(void **state)
     struct volumes volumes;
     open_with(&volumes, (struct volumes_options){.real_time = true});
     publish(&volumes);
-    struct call *call = pull_call(&volumes, false);
-    call->command.pull.lease_ms = 10;
-    run_once(&volumes, call);
-    run_once(&volumes, pull_call(&volumes, true));
+    /* In one batch, so that the lease does not end between the two. */
+    struct call *calls[] = {volumes_call(&volumes, COMMAND_STATS), pull_call(&volumes, false),
+                            pull_call(&volumes, true)};
+    calls[1]->command.pull.lease_ms = 10;
+    send_behind(&volumes, calls[0], calls + 1, 2);
+    assert_int_equal(reply_delivery_count(&calls[1]->reply), 1);
+    assert_int_equal(reply_delivery_count(&calls[2]->reply), 0);
+    free_calls(calls, 3);
     check_told(&volumes);
     assert_int_equal(pull(&volumes).attempt, 2);
     volumes_close(&volumes);
