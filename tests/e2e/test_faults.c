@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,12 +22,12 @@
 
 #include "broker/base/random.h"
 #include "tests/e2e/fault_control.h"
+#include "tests/lib/deadline.h"
 #include "tests/lib/scene.h"
 
 enum {
     BODY_SIZE = 100 << 10,
-    FILL_MAX = 2000,   /* publishes until a disk must be full */
-    RECOVER_MS = 1500, /* from room on the disk to publishing again */
+    FILL_MAX = 2000, /* publishes until a disk must be full */
     FLIPS = 96,
     FLIP_MESSAGES = 200,
 };
@@ -154,17 +155,17 @@ static void check_full(struct scene *scene, int64_t backlog)
     assert_non_null(strstr(scene->client.body, "state=\"full\"} 1\n"));
 }
 
-/* Publishing works again, without a restart, soon after there is room. */
+/* Publishing works again, without a restart, some time after there is room; each volume looks for
+ * it by itself. */
 static void check_recovers(struct scene *scene)
 {
-    uint64_t end_us = broker_now_us() + RECOVER_MS * 1000;
-    int status = 507;
-    while (status == 507 && broker_now_us() < end_us) {
-        status = try_publish(scene, NULL, BODY_SIZE);
-    }
-    assert_int_equal(status, 201);
-    for (unsigned i = 0; i < 4; i++) {
-        assert_int_equal(try_publish(scene, NULL, BODY_SIZE), 201);
+    const struct deadline deadline = deadline_in(BROKER_TIMEOUT_MS);
+    for (unsigned i = 0; i < 5; i++) {
+        int status = try_publish(scene, NULL, BODY_SIZE);
+        while (status == 507 && !deadline_passed(&deadline)) {
+            status = try_publish(scene, NULL, BODY_SIZE);
+        }
+        assert_int_equal(status, 201);
     }
 }
 
@@ -254,7 +255,9 @@ static void test_full_disk_real(void **state)
     tmpdir_init(&scene.tmpdir);
     tmpdir_file(&scene.tmpdir, "disk", disk);
     assert_int_equal(mkdir(disk, 0700), 0);
-    if (mount("tmpfs", disk, "tmpfs", 0, "size=32m") != 0) {
+    /* Mounts of this process and of the brokers it starts only: none outlives them. */
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("tmpfs", disk, "tmpfs", 0, "size=32m") != 0) {
         print_message("mounting is not permitted: %s\n", strerror(errno));
         tmpdir_deinit(&scene.tmpdir);
         skip();
