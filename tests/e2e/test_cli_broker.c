@@ -5,14 +5,12 @@
 #include <stddef.h>
 #include <stdint.h>
 /* cmocka.h needs the four above */
-#include <arpa/inet.h>
 #include <cmocka.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,12 +27,25 @@ struct broker {
     char data[512];
 };
 
+/* Until it is ready: where it listens and what it keeps. */
+static void await_ready(struct broker *broker)
+{
+    char line[PROCESS_LINE_SIZE];
+    json_error_t where;
+    assert_true(process_read_line(&broker->process, line, sizeof line, TIMEOUT_MS));
+    json_t *ready = json_loads(line, 0, &where);
+    assert_non_null(ready);
+    (void)snprintf(broker->url, sizeof broker->url, "http://%s",
+                   json_string_value(json_object_get(ready, "http")));
+    (void)snprintf(broker->data, sizeof broker->data, "%s",
+                   json_string_value(json_object_get(ready, "data")));
+    json_decref(ready);
+}
+
 /* A broker of its own for each test, on a free port and a temporary directory. */
 static int broker_start(void **state)
 {
     struct broker *broker = calloc(1, sizeof *broker);
-    char line[PROCESS_LINE_SIZE];
-    json_error_t where;
     const char *program = getenv("FLARED");
     assert_non_null(broker);
     tmpdir_init(&broker->tmpdir);
@@ -46,14 +57,7 @@ static int broker_start(void **state)
                                      "warn",
                                      NULL};
     process_start(&broker->process, &(struct process_options){.arguments = arguments});
-    assert_true(process_read_line(&broker->process, line, sizeof line, TIMEOUT_MS));
-    json_t *ready = json_loads(line, 0, &where);
-    assert_non_null(ready);
-    (void)snprintf(broker->url, sizeof broker->url, "http://%s",
-                   json_string_value(json_object_get(ready, "http")));
-    (void)snprintf(broker->data, sizeof broker->data, "%s",
-                   json_string_value(json_object_get(ready, "data")));
-    json_decref(ready);
+    await_ready(broker);
     *state = broker;
     return 0;
 }
@@ -267,18 +271,6 @@ static void test_the_job_checks_every_record(void **state)
     cli_outcome_deinit(&keys);
 }
 
-/* A port that was free a moment ago. */
-static void free_address(char out[32])
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof address;
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(listener, (struct sockaddr *)&address, size), 0);
-    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &size), 0);
-    (void)snprintf(out, 32, "127.0.0.1:%u", (unsigned)ntohs(address.sin_port));
-    (void)close(listener);
-}
-
 /* The catalog is copied after the volumes: it must know every id they use, or it would give one out
  * again. */
 static void test_a_backup_takes_the_catalog_last(void **state)
@@ -308,7 +300,6 @@ static void test_a_backup_opens_as_a_data_directory(void **state)
     const struct broker *broker = *state;
     struct broker second = {0};
     char path[TMPDIR_PATH_SIZE];
-    char address[32];
     const char *program = getenv("FLARED");
     set_up(broker);
     run_silently(broker, WORDS("pub", "orders"), "a\nb\nc\n");
@@ -318,12 +309,11 @@ static void test_a_backup_opens_as_a_data_directory(void **state)
     struct cli_outcome inspected = run(broker, WORDS("inspect", "--data", target, "--plain"), NULL);
     assert_non_null(strstr(cli_out(&inspected), "orders"));
     cli_outcome_deinit(&inspected);
-    free_address(address);
-    (void)snprintf(second.url, sizeof second.url, "http://%s", address);
     process_start(&second.process, &(struct process_options){
                                        .arguments = WORDS(program != NULL ? program : "./flared",
-                                                          "--data", target, "--http", address,
+                                                          "--data", target, "--http", "127.0.0.1:0",
                                                           "--wire", "off", "--log-level", "warn")});
+    await_ready(&second);
     run_silently(&second, WORDS("status", "--wait", "20s"), NULL);
     expect_number(&second, WORDS("sub", "get", "orders", "billing", "--json"), "enqueue_queue",
                   "depth", 3);

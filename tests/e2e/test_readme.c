@@ -183,6 +183,9 @@ static void check_start(const struct scene *scene, const char *line)
                              : strcmp(word, "127.0.0.1:8080") == 0 ? "127.0.0.1:0"
                                                                    : word;
     }
+    assert_true(count + 2 < WORDS_MAX);
+    arguments[count++] = "--wire";
+    arguments[count++] = "127.0.0.1:0";
     process_start(&process,
                   &(struct process_options){.arguments = arguments, .error_path = "/dev/null"});
     assert_true(process_read_line(&process, ready, sizeof ready, BROKER_TIMEOUT_MS));
