@@ -88,6 +88,7 @@ static struct {
     uint64_t replayed;
     uint64_t redelivered;
     uint64_t undone; /* leases that a kill undid */
+    uint64_t late;   /* deliveries looked at after a later one */
     uint64_t lease_lost;
     uint64_t unknown; /* requests whose answer was lost */
 } run = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
@@ -388,6 +389,26 @@ static uint32_t number_of(const json_t *message)
     return number;
 }
 
+/* Whether the broker made `next` before `last`, which another consumer was quicker to look at. */
+static bool is_late(const struct reading *last, const struct reading *next)
+{
+    return next->generation == last->generation
+               ? next->attempt < last->attempt
+               : next->generation < last->generation && next->attempt <= last->attempt;
+}
+
+/* Unless a kill has undone it, its lease had ended before the other one began. */
+static void check_late(const struct consumer *consumer, uint32_t number, const struct reading *next)
+{
+    const struct reading *last = &run.messages[number].readings[consumer->sub];
+    run.late++;
+    if (next->generation == last->generation &&
+        last->lease_until_ms - LEASE_MS < next->lease_until_ms) {
+        violation("%s: message %u has attempt %u during %u", sub_names[consumer->sub], number,
+                  last->attempt, next->attempt);
+    }
+}
+
 /* A delivery after another one of the same message. */
 static void check_redelivery(const struct consumer *consumer, uint32_t number,
                              const struct reading *next)
@@ -410,7 +431,8 @@ static void check_redelivery(const struct consumer *consumer, uint32_t number,
     }
 }
 
-static void check_delivery(const struct consumer *consumer, uint32_t number, const json_t *message)
+/* False: it is over, and nothing more is to be done about it. */
+static bool check_delivery(const struct consumer *consumer, uint32_t number, const json_t *message)
 {
     struct reading *reading = &run.messages[number].readings[consumer->sub];
     struct reading next = {
@@ -422,6 +444,10 @@ static void check_delivery(const struct consumer *consumer, uint32_t number, con
         .lease_until_ms = (uint64_t)json_integer_value(json_object_get(message, "lease_until_ms")),
     };
     learn_id(number, json_string_value(json_object_get(message, "id")));
+    if (reading->delivered && is_late(reading, &next)) {
+        check_late(consumer, number, &next);
+        return false;
+    }
     if (reading->acked) {
         violation("%s: message %u is back after its ack", sub_names[consumer->sub], number);
     }
@@ -429,6 +455,7 @@ static void check_delivery(const struct consumer *consumer, uint32_t number, con
         check_redelivery(consumer, number, &next);
     }
     *reading = next;
+    return true;
 }
 
 /* Some are given back, some forgotten, most finished; in the end all. */
@@ -458,8 +485,7 @@ static uint32_t take_deliveries(struct consumer *consumer)
     for (size_t i = 0; i < count; i++) {
         const json_t *message = json_array_get(messages, i);
         uint32_t number = number_of(message);
-        if (number != UINT32_MAX) {
-            check_delivery(consumer, number, message);
+        if (number != UINT32_MAX && check_delivery(consumer, number, message)) {
             decide(consumer, number, message);
         }
     }
@@ -718,13 +744,13 @@ static void print_figures(uint64_t start_us, uint64_t stop_us)
 {
     qsort(ready_us, run.starts, sizeof *ready_us, compare_times);
     printf("{\"test\":\"kill\",\"seed\":%lu,\"cycles\":%u,\"published\":%lu,\"sent\":%u,"
-           "\"replayed\":%lu,\"redelivered\":%lu,\"undone\":%lu,\"lease_lost\":%lu,"
+           "\"replayed\":%lu,\"redelivered\":%lu,\"undone\":%lu,\"late\":%lu,\"lease_lost\":%lu,"
            "\"answers_lost\":%lu,"
            "\"violations\":%lu,\"ready_ms_median\":%.1f,\"ready_ms_max\":%.1f,\"stop_ms\":%.1f,"
            "\"seconds\":%.1f}\n",
            run.seed, run.starts - 1, run.confirmed, run.count, run.replayed, run.redelivered,
-           run.undone, run.lease_lost, run.unknown, run.violations, in_ms(ready_us[run.starts / 2]),
-           in_ms(ready_us[run.starts - 1]), in_ms(stop_us),
+           run.undone, run.late, run.lease_lost, run.unknown, run.violations,
+           in_ms(ready_us[run.starts / 2]), in_ms(ready_us[run.starts - 1]), in_ms(stop_us),
            in_ms(broker_now_us() - start_us) / 1000);
     (void)fflush(stdout);
 }
