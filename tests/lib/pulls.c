@@ -2,6 +2,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -42,6 +43,19 @@ struct receipt pulls_expect_one(struct volumes *volumes, struct volumes_pull *pu
     assert_int_equal(volumes_pull_receipts(pull, &receipt, 1), 1);
     volumes_pull_free(pull);
     return receipt;
+}
+
+void pulls_expect_each_one(struct volumes *volumes, struct volumes_pull *pulls, uint32_t count)
+{
+    struct receipt *receipts = calloc(count, sizeof *receipts);
+    assert_non_null(receipts);
+    for (uint32_t index = 0; index < count; index++) {
+        receipts[index] = pulls_expect_one(volumes, &pulls[index]);
+    }
+    /* Every one can be acknowledged: no message was given twice. */
+    volumes_settle(volumes, ROUTER_ACK, "t", "s", receipts, count);
+    free(receipts);
+    assert_int_equal(volumes_drain_sub(volumes, "t", "s"), 0);
 }
 
 void pulls_expect_code(struct volumes *volumes, struct volumes_pull *pull, enum err_code code)

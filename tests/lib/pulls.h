@@ -21,6 +21,9 @@ void pulls_start_waiting(struct volumes *volumes, struct volumes_pull *pull);
 /* The pull must end with one message; its receipt. */
 struct receipt pulls_expect_one(struct volumes *volumes, struct volumes_pull *pull);
 
+/* Each pull must end with one message, no two with the same, and none may be left. */
+void pulls_expect_each_one(struct volumes *volumes, struct volumes_pull *pulls, uint32_t count);
+
 void pulls_expect_code(struct volumes *volumes, struct volumes_pull *pull, enum err_code code);
 
 void pulls_publish(struct volumes *volumes);
