@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "tests/lib/client_scene.h"
+#include "tests/lib/relay.h"
 
 enum { EXAMPLE_TIMEOUT_MS = 100000, ARGUMENTS_MAX = 8 };
 
@@ -17,13 +18,12 @@ struct example {
     char address[32];
 };
 
-static void example_start(struct example *example, const struct broker *broker,
-                          const char *const *arguments)
+static void example_start(struct example *example, uint16_t wire_port, const char *const *arguments)
 {
     const char *all[ARGUMENTS_MAX + 1] = {NULL};
     char program[TMPDIR_PATH_SIZE];
     (void)snprintf(program, sizeof program, "%s/examples/%s", FLARE_BUILD_DIR, arguments[0]);
-    (void)snprintf(example->address, sizeof example->address, "127.0.0.1:%u", broker->wire_port);
+    (void)snprintf(example->address, sizeof example->address, "127.0.0.1:%u", wire_port);
     all[0] = program;
     for (size_t index = 1; arguments[index] != NULL; index++) {
         assert_true(index < ARGUMENTS_MAX);
@@ -50,7 +50,7 @@ static void test_job_queue(void **state)
     struct example example;
     char line[256];
     scene_init(&scene, NULL);
-    example_start(&example, &scene.broker,
+    example_start(&example, scene.broker.wire_port,
                   (const char *const[]){"job_queue", "ADDRESS", "200", NULL});
     example_end(&example, line, sizeof line);
     assert_string_equal(line, "jobs 200: done 172, dead letters 28 (rejected 8), tries 260");
@@ -105,7 +105,7 @@ static void test_catalogue_emitter(void **state)
     unsigned rebuilds = 0;
     unsigned published = 0;
     client_scene_init(&scene, NULL, NULL, NULL);
-    example_start(&example, &scene.scene.broker,
+    example_start(&example, scene.scene.broker.wire_port,
                   (const char *const[]){"catalogue_emitter", "ADDRESS", "3000", "3", NULL});
     example_end(&example, line, sizeof line);
     assert_int_equal(sscanf(line, "%u changes of %u owners: %u rebuilds, %u catalogues published",
@@ -125,22 +125,21 @@ static void test_catalogue_emitter(void **state)
 
 enum { VOTES = 60000, KILLS = 6 };
 
-static void report(const struct scene *scene, const char *store, char *line, size_t size)
+static void report(const char *store, char *line, size_t size)
 {
     struct example example;
-    example_start(&example, &scene->broker,
-                  (const char *const[]){"vote_counter", "report", store, NULL});
+    example_start(&example, 0, (const char *const[]){"vote_counter", "report", store, NULL});
     example_end(&example, line, size);
 }
 
 /* Asks the store until so many votes are in it. */
-static void until_counted(const struct scene *scene, const char *store, unsigned votes)
+static void until_counted(const char *store, unsigned votes)
 {
     char line[256];
     unsigned counted = 0;
     uint64_t end_us = broker_now_us() + (uint64_t)EXAMPLE_TIMEOUT_MS * 1000;
     while (counted < votes) {
-        report(scene, store, line, sizeof line);
+        report(store, line, sizeof line);
         assert_int_equal(sscanf(line, "votes %u:", &counted), 1);
         if (broker_now_us() > end_us) {
             fail_msg("only %u votes are counted", counted);
@@ -148,10 +147,10 @@ static void until_counted(const struct scene *scene, const char *store, unsigned
     }
 }
 
-static void start_counter(struct example *counter, const struct scene *scene, const char *store)
+static void start_counter(struct example *counter, const struct relay *relay, const char *store)
 {
     char line[256];
-    example_start(counter, &scene->broker,
+    example_start(counter, relay->port,
                   (const char *const[]){"vote_counter", "count", "ADDRESS", store, "60000", NULL});
     assert_true(process_wait_line(&counter->process, "counting from", line, sizeof line,
                                   EXAMPLE_TIMEOUT_MS));
@@ -161,33 +160,36 @@ static void start_counter(struct example *counter, const struct scene *scene, co
 static void test_vote_counter(void **state)
 {
     (void)state;
+    static struct relay relay;
     struct scene scene;
     struct example voter;
     struct example counter;
     char store[TMPDIR_PATH_SIZE];
-    char wire[32];
     char line[256];
     scene_init(&scene, NULL);
-    (void)snprintf(wire, sizeof wire, "127.0.0.1:%u", scene.broker.wire_port);
+    relay_init(&relay, scene.broker.wire_port);
     tmpdir_file(&scene.tmpdir, "votes.store", store);
-    start_counter(&counter, &scene, store);
-    example_start(&voter, &scene.broker,
+    start_counter(&counter, &relay, store);
+    example_start(&voter, relay.port,
                   (const char *const[]){"vote_counter", "vote", "ADDRESS", "60000", NULL});
     for (unsigned kill = 0; kill < KILLS; kill++) {
-        until_counted(&scene, store, kill * (VOTES / 2 / KILLS) + 1);
+        until_counted(store, kill * (VOTES / 2 / KILLS) + 1);
         if (kill % 2 == 0) {
             process_stop(&counter.process);
-            start_counter(&counter, &scene, store);
+            start_counter(&counter, &relay, store);
         } else {
-            scene_restart(&scene, true, (const char *const[]){"--wire", wire, NULL});
+            relay_lead(&relay, 0);
+            scene_restart(&scene, true, NULL);
+            relay_lead(&relay, scene.broker.wire_port);
         }
     }
     example_end(&voter, line, sizeof line);
     assert_string_equal(line, "voted 60000");
     example_end(&counter, line, sizeof line);
     assert_string_equal(line, "counted 60000");
-    report(&scene, store, line, sizeof line);
+    report(store, line, sizeof line);
     assert_string_equal(line, "votes 60000: red 20000, green 20000, blue 20000");
+    relay_deinit(&relay);
     scene_deinit(&scene);
 }
 
