@@ -182,7 +182,7 @@ void session_conn_send(struct session_conn *conn, enum wire_type type, const voi
 void session_conn_fail(struct session_conn *conn, uint64_t id, enum err_code code,
                        const char *detail);
 
-/* ---- requests.c ---- */
+/* ---- requests.c, request_pull.c ---- */
 
 /* One whole frame, which lies in conn->chunk. */
 void session_on_frame(struct session_conn *conn, struct span payload);
