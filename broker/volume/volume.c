@@ -151,6 +151,7 @@ static void free_volume(struct volume *volume)
     pthread_mutex_destroy(&volume->lock);
     effects_deinit(&volume->effects);
     buf_deinit(&volume->woken);
+    buf_deinit(&volume->given);
     reply_deinit(&volume->tick_reply);
     map_deinit(&volume->armed);
     free(volume);
@@ -176,6 +177,7 @@ err_t volume_start(const struct volume_options *options, struct volume **out)
     list_init(&volume->waiting);
     effects_init(&volume->effects);
     buf_init(&volume->woken, EFFECTS_WOKEN_MAX);
+    buf_init(&volume->given, EFFECTS_WOKEN_MAX);
     reply_init(&volume->tick_reply);
     map_init(&volume->armed);
     pthread_mutex_init(&volume->lock, NULL);

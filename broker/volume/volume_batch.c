@@ -102,6 +102,26 @@ static void arm(struct volume *volume, const struct call *call)
     }
 }
 
+/* Should the batch be undone, what has been given of it is there again and nobody's. */
+static void note_given(struct volume *volume, const struct call *call)
+{
+    if (call->command.type == COMMAND_PULL) {
+        buf_append(&volume->given, &call->command.pull.sub_id, sizeof call->command.pull.sub_id);
+        assert(!volume->given.failed); /* as for wake-ups */
+    }
+}
+
+static void tell_given(struct volume *volume)
+{
+    const uint32_t *ids = (const uint32_t *)(const void *)volume->given.data;
+    size_t count = volume->given.size / sizeof *ids;
+    for (size_t index = 0; index < count; index++) {
+        (void)map_remove(&volume->armed, ids[index]);
+    }
+    tell(volume, ids, count);
+    buf_reset(&volume->given);
+}
+
 /* Answers the calls that need not wait for the flush (struct reply, `early`): pulls, and when they
  * outlive the process already, others, whose flush must follow soon. Where they do not, in a batch
  * that is committed at once, a pull behind one of these waits too: it may give what that brought.
@@ -126,6 +146,7 @@ static void answer_early(struct volume *volume)
             list_remove(link);
             list_append(&alone, link);
             arm(volume, call);
+            note_given(volume, call);
             mailbox_send_all(call->reply_to, &alone, 1);
         }
         link = next;
@@ -214,6 +235,7 @@ static void undo_batch(struct volume *volume, struct attempt *attempt)
         return;
     }
     err_t err = writer_undo(&volume->writer, err_code(attempt->err), &attempt->grown);
+    tell_given(volume);
     if (err != NULL) {
         err_free(attempt->err);
         attempt->err = err;
@@ -305,6 +327,7 @@ void volume_serve(struct volume *volume, size_t count)
         answer(volume);
         return;
     }
+    buf_reset(&volume->given);
     volume->served_ms = count > 0 ? volume_mono_ms(volume) : volume->served_ms;
     run_batch(volume);
     answer(volume);

@@ -33,6 +33,7 @@ struct volume {
     struct effects effects;
     struct reply tick_reply;
     struct map armed;        /* subscriptions to tell about */
+    struct buf given;        /* ids of those whose messages the batch has given away already */
     uint64_t now_ms;         /* the last stamp ... */
     uint64_t now_mono_ms;    /* ... and when it was made */
     uint64_t maintained_ms;  /* monotonic */

@@ -718,6 +718,28 @@ static void test_taken_in_batch(void **state)
     volumes_close(&volumes);
 }
 
+/* What a pull was given before its batch was undone is told of: nobody has it. */
+static void test_given_and_undone(void **state)
+{
+    (void)state;
+    struct volumes volumes;
+    struct parts parts;
+    open_usual(&volumes);
+    publish(&volumes);
+    struct call *calls[] = {volumes_call(&volumes, COMMAND_STATS), pull_call(&volumes, true),
+                            publish_call(&volumes, &parts)};
+    volumes_await_idle(&volumes, 0);
+    volumes_fail_commits(&volumes, 0, ERR_NO_SPACE, true);
+    send_behind(&volumes, calls[0], calls + 1, 2);
+    assert_int_equal(reply_delivery_count(&calls[1]->reply), 1);
+    assert_int_equal(parts.result.code, ERR_NO_SPACE);
+    check_told(&volumes);
+    assert_int_equal(stats_of(&volumes).enqueued, 1);
+    volumes_fail_commits(&volumes, 0, ERR_NONE, false);
+    free_calls(calls, 3);
+    volumes_close(&volumes);
+}
+
 /* A stop answers everything the mailbox holds, and takes nothing more. */
 static void test_stop_drains(void **state)
 {
@@ -795,27 +817,17 @@ static void test_start_fails(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_group_commit),
-        cmocka_unit_test(test_read_only),
-        cmocka_unit_test(test_failed_flush),
-        cmocka_unit_test(test_early_pull),
-        cmocka_unit_test(test_no_early_pull),
-        cmocka_unit_test(test_no_space),
-        cmocka_unit_test(test_no_space_at_all),
-        cmocka_unit_test(test_quota),
-        cmocka_unit_test(test_corrupt),
-        cmocka_unit_test(test_any_store_call_fails),
-        cmocka_unit_test(test_mailbox_full),
-        cmocka_unit_test(test_batch_bounds),
-        cmocka_unit_test(test_tick_simulated),
-        cmocka_unit_test(test_tick_real),
-        cmocka_unit_test(test_armed),
-        cmocka_unit_test(test_armed_in_batch),
-        cmocka_unit_test(test_taken_in_batch),
-        cmocka_unit_test(test_stop_drains),
-        cmocka_unit_test(test_busy),
-        cmocka_unit_test(test_start_fails),
-        cmocka_unit_test(test_settle),
+        cmocka_unit_test(test_group_commit),    cmocka_unit_test(test_read_only),
+        cmocka_unit_test(test_failed_flush),    cmocka_unit_test(test_early_pull),
+        cmocka_unit_test(test_no_early_pull),   cmocka_unit_test(test_no_space),
+        cmocka_unit_test(test_no_space_at_all), cmocka_unit_test(test_quota),
+        cmocka_unit_test(test_corrupt),         cmocka_unit_test(test_any_store_call_fails),
+        cmocka_unit_test(test_mailbox_full),    cmocka_unit_test(test_batch_bounds),
+        cmocka_unit_test(test_tick_simulated),  cmocka_unit_test(test_tick_real),
+        cmocka_unit_test(test_armed),           cmocka_unit_test(test_armed_in_batch),
+        cmocka_unit_test(test_taken_in_batch),  cmocka_unit_test(test_given_and_undone),
+        cmocka_unit_test(test_stop_drains),     cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_start_fails),     cmocka_unit_test(test_settle),
         cmocka_unit_test(test_settle_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
