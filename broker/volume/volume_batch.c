@@ -102,13 +102,14 @@ static void arm(struct volume *volume, const struct call *call)
     }
 }
 
-/* Should the batch be undone, what has been given of it is there again and nobody's. */
-static void note_given(struct volume *volume, const struct call *call)
+/* Should the batch be undone, what has been given of it is there again and nobody's. False: there
+ * is no memory to remember it by, and it must not be given yet. */
+static bool note_given(struct volume *volume, const struct call *call)
 {
     if (call->command.type == COMMAND_PULL) {
         buf_append(&volume->given, &call->command.pull.sub_id, sizeof call->command.pull.sub_id);
-        assert(!volume->given.failed); /* as for wake-ups */
     }
+    return !volume->given.failed;
 }
 
 static void tell_given(struct volume *volume)
@@ -137,7 +138,7 @@ static void answer_early(struct volume *volume)
         if (call->reply.early && !pull && direct) {
             return;
         }
-        if (call->reply.early) {
+        if (call->reply.early && note_given(volume, call)) {
             if (!pull && volume->relaxed_ms == 0) {
                 volume->relaxed_ms = volume_mono_ms(volume) + volume->options.relaxed_ms;
             }
@@ -146,7 +147,6 @@ static void answer_early(struct volume *volume)
             list_remove(link);
             list_append(&alone, link);
             arm(volume, call);
-            note_given(volume, call);
             mailbox_send_all(call->reply_to, &alone, 1);
         }
         link = next;
